@@ -1,0 +1,1 @@
+"""clusterbuild: runs jobs on hosts, keeps what they make, and says how it went."""

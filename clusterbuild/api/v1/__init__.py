@@ -1,0 +1,1 @@
+"""Generated from proto/clusterbuild/v1 when the project is built."""
