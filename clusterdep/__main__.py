@@ -1,0 +1,5 @@
+"""`python -m clusterdep`."""
+
+from clusterdep.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Neutral ground that both daemons and other people's programs may import."""

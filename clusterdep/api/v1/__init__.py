@@ -1,0 +1,1 @@
+"""Generated from proto/clusterdep/v1 when the project is built."""

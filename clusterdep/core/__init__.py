@@ -1,0 +1,1 @@
+"""Pure: values in, values out; time and randomness are arguments."""

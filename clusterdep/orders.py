@@ -1,0 +1,128 @@
+"""Orders of operators: profiles, selections, retries."""
+
+from __future__ import annotations
+
+from clusterdep.api.errors import Fault, Kind
+from clusterdep.api.v1 import clusterdep_pb2 as pb
+from clusterdep.catalog import Catalog
+from clusterdep.core.graph import State
+from clusterdep.ledger import Ledger, check_profile
+from clusterdep.render import profile_message
+
+#: Columns of the table profile that PutProfile sets.
+COLUMNS = (
+    "tree",
+    "prefix",
+    "pkgdb",
+    "kit",
+    "make",
+    "opsys",
+    "os_version",
+    "machine_arch",
+    "distdir",
+    "policy",
+    "parent",
+    "toolchain",
+)
+
+
+class Orders:
+    """What operators tell the daemon to do."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+    def put_profile(self, wanted: pb.Profile) -> pb.Profile:
+        """Makes a profile or changes one; see Admin.PutProfile in the contract."""
+        if wanted.name not in self.ledger.catalogs:
+            return profile_message(self.ledger.create_profile(wanted).profile)
+        check_profile(wanted)
+        catalog = self.ledger.catalog(wanted.name)
+        if wanted.selection:
+            _check_selection(catalog, list(wanted.selection))
+        fields = {c: getattr(wanted, c) for c in COLUMNS if getattr(wanted, c)}
+        changed = {c: v for c, v in fields.items() if v != getattr(catalog.profile, c)}
+        selection = tuple(wanted.selection)
+        reselected = bool(selection) and selection != catalog.profile.selection
+        if changed or reselected:
+            with self.ledger.transaction():
+                if changed:
+                    self.ledger.store.utils.table("profile").update(catalog.profile.id, changed)
+                if reselected:
+                    self._write_selection(catalog.profile.id, selection)
+                self.ledger.event(wanted.name, "profile", wanted.name, "changed", **changed)
+            catalog = self.ledger.reload(wanted.name)
+        return profile_message(catalog.profile)
+
+    def _write_selection(self, profile_id: int, entries: tuple[str, ...]) -> None:
+        store = self.ledger.store
+        store.run("select_clear", (profile_id,))
+        store.run_many("select_add", [(profile_id, at, entry) for at, entry in enumerate(entries)])
+
+    def select(self, name: str, entries: list[str]) -> pb.SelectResponse:
+        """Replaces the selection of a profile."""
+        catalog = self.ledger.catalog(name)
+        wanted = tuple(dict.fromkeys(entries))
+        _check_selection(catalog, list(wanted))
+        if wanted != catalog.profile.selection:
+            with self.ledger.transaction():
+                self._write_selection(catalog.profile.id, wanted)
+                self.ledger.event(
+                    catalog.profile.name,
+                    "selected",
+                    catalog.profile.name,
+                    ", ".join(wanted) or "everything",
+                )
+            catalog = self.ledger.reload(catalog.profile.name)
+        return pb.SelectResponse(
+            selected=len(catalog.selected),
+            needed=len(catalog.needed),
+            missing=catalog.missing_selection,
+        )
+
+    def retry(self, name: str, packages: list[str]) -> int:
+        """Failures of the packages, or of all, count no more. Returns of how many."""
+        catalog = self.ledger.catalog(name)
+        chosen = [catalog.find(text) for text in packages] if packages else sorted(catalog.failures)
+        failed = [p for p in chosen if p in catalog.failures]
+        if not failed:
+            return 0
+        now = self.ledger.clock()
+        with self.ledger.transaction():
+            for package in failed:
+                entry = catalog.entries[package]
+                self.ledger.store.run("retry", (now, entry.id))
+                self.ledger.event(catalog.profile.name, "retried", entry.pkgname, "by order")
+        was_failed = sum(catalog.graph.state[p] is State.FAILED for p in failed)
+        for package in failed:
+            catalog.forgive(package)
+        return was_failed
+
+    def lose_artifacts(self, name: str, missing: list[str]) -> int:
+        """The repository does not have these artifacts (sha256) any more."""
+        catalog = self.ledger.catalog(name)
+        known = {artifact.sha256 for artifact in catalog.artifacts.values()}
+        lost = [digest for digest in dict.fromkeys(missing) if digest in known]
+        if not lost:
+            return 0
+        names = {a.sha256: a.pkgname for a in catalog.artifacts.values()}
+        now = self.ledger.clock()
+        with self.ledger.transaction():
+            for digest in lost:
+                self.ledger.store.run("lose_artifact", (now, digest, catalog.profile.id))
+                self.ledger.event(
+                    catalog.profile.name,
+                    "artifact-missing",
+                    names[digest],
+                    "the repository does not have it, or it is damaged",
+                    sha256=digest,
+                )
+        catalog.lose_artifacts(set(lost))
+        return len(lost)
+
+
+def _check_selection(catalog: Catalog, entries: list[str]) -> None:
+    for entry in entries:
+        if not entry or any(c.isspace() for c in entry):
+            raise Fault(Kind.DATA, f"selection entry '{entry}' is empty or has blanks in it")
+        next(catalog.named(entry), None)  # a malformed pattern is a Fault

@@ -1,0 +1,346 @@
+"""Answers: what is there, what is open, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+
+from clusterdep.api.errors import Fault, Kind
+from clusterdep.api.v1 import clusterdep_pb2 as pb
+from clusterdep.catalog import Catalog
+from clusterdep.core.graph import DEAD, State
+from clusterdep.core.status import Evidence, Status, explain
+from clusterdep.ledger import Ledger
+from clusterdep.render import (
+    STATUSES,
+    cycle_text,
+    package_message,
+    profile_message,
+    scan_failure_message,
+    sentence,
+)
+from clusterdep.store.database import Row
+from clusterdep.work import Work
+
+#: Events read from the database at a time.
+PAGE = 500
+MOST_FAILURES = 100
+_PROFILES_OF_BLAME = {
+    "package": pb.BLAME_PACKAGE,
+    "host": pb.BLAME_HOST,
+    "infrastructure": pb.BLAME_INFRASTRUCTURE,
+    "operator": pb.BLAME_OPERATOR,
+}
+
+
+class Questions:
+    """Reads the ledger; changes nothing."""
+
+    def __init__(self, ledger: Ledger, work: Work) -> None:
+        self.ledger = ledger
+        self._work = work
+
+    def profiles(self) -> list[pb.Profile]:
+        """All profiles by name."""
+        return [profile_message(c.profile) for _, c in sorted(self.ledger.catalogs.items())]
+
+    def summary(self, name: str) -> pb.SummaryResponse:
+        """Counts of a profile, and whether there is anything left to do."""
+        catalog = self.ledger.catalog(name)
+        every: Counter[Status] = Counter()
+        needed: Counter[Status] = Counter()
+        selected: Counter[Status] = Counter()
+        for package in range(len(catalog.entries)):
+            status = catalog.status(package)
+            every[status] += 1
+            needed[status] += package in catalog.needed
+            selected[status] += package in catalog.selected
+        leases = sum(lease.profile == catalog.profile.name for lease in self.ledger.leases)
+        startable = sum(self._work.could_ever_run(catalog.job(p)) for p in catalog.ready)
+        answer = pb.SummaryResponse(
+            profile=profile_message(catalog.profile),
+            pkgpaths=len(catalog.pkgpaths),
+            scan_failures=len(catalog.scan_failures),
+            leases=leases,
+            startable=startable,
+            idle=catalog.profile.complete and not leases and not startable,
+            last_event=self.last_event(),
+            missing_selection=catalog.missing_selection,
+        )
+        for status in Status:
+            if every[status]:
+                answer.counts.add(
+                    status=STATUSES[status],
+                    all=every[status],
+                    needed=needed[status],
+                    selected=selected[status],
+                )
+        for pkgpath, error in list(catalog.scan_failures.items())[:MOST_FAILURES]:
+            answer.failures.append(scan_failure_message(pkgpath, error))
+        return answer
+
+    def last_event(self) -> int:
+        """Sequence number of the newest event."""
+        row = self.ledger.store.row("event_bounds")
+        return int(row[1]) if row else 0
+
+    def open_jobs(self, name: str, limit: int) -> Iterator[pb.Package]:
+        """What could be built now, most urgent first."""
+        catalogs = [self.ledger.catalog(name)] if name else list(self.ledger.catalogs.values())
+        count = 0
+        for catalog in catalogs:
+            for package in list(catalog.ready):
+                if limit and count >= limit:
+                    return
+                count += 1
+                yield package_message(catalog, package)
+
+    def packages(self, request: pb.ListPackagesRequest) -> Iterator[pb.Package]:
+        """Packages of a profile in scan order."""
+        catalog = self.ledger.catalog(request.profile)
+        wanted = set(request.statuses)
+        for package in range(len(catalog.entries)):
+            if request.selected and package not in catalog.selected:
+                continue
+            if request.needed and package not in catalog.needed:
+                continue
+            if not wanted or STATUSES[catalog.status(package)] in wanted:
+                yield package_message(catalog, package)
+
+    def package(self, request: pb.PackageRequest) -> pb.PackageDetail:
+        """One package with its record."""
+        catalog, package = self._find(request)
+        entry = catalog.entries[package]
+        row = self.ledger.store.row("record_text", (entry.id,))
+        detail = pb.PackageDetail(
+            package=package_message(catalog, package, depth=True),
+            record=row["text"] if row else b"",
+            requirements=self._requirements(catalog, package),
+            scan_error=catalog.scan_failures.get(entry.pkgpath, ""),
+        )
+        found = next((a for a in self.artifacts(catalog.profile.name) if a[0] == package), None)
+        if found is not None:
+            detail.artifact.CopyFrom(found[1])
+        return detail
+
+    def _find(self, request: pb.PackageRequest) -> tuple[Catalog, int]:
+        if not request.package:
+            raise Fault(Kind.DATA, "no package is named")
+        catalog = self.ledger.catalog(request.profile)
+        return catalog, catalog.find(request.package, request.variant)
+
+    def _requirements(self, catalog: Catalog, package: int) -> list[pb.Requirement]:
+        found = []
+        for row in self.ledger.store.rows("requirements", (catalog.entries[package].id,)):
+            required = catalog.index.get(row["required_id"])
+            found.append(
+                pb.Requirement(
+                    pattern=row["pattern"],
+                    pkgpath=row["location"],
+                    pkgname="" if required is None else catalog.entries[required].pkgname,
+                    status=pb.STATUS_UNSPECIFIED
+                    if required is None
+                    else STATUSES[catalog.status(required)],
+                )
+            )
+        return found
+
+    def requires(self, request: pb.PackageRequest) -> Iterator[pb.Requirement]:
+        """What a package requires; transitively, each package once and without a pattern."""
+        catalog, package = self._find(request)
+        if not request.transitive:
+            yield from self._requirements(catalog, package)
+            return
+        for other in sorted(catalog.graph.closure((package,)) - {package}):
+            yield pb.Requirement(
+                pkgpath=catalog.entries[other].pkgpath,
+                pkgname=catalog.entries[other].pkgname,
+                status=STATUSES[catalog.status(other)],
+            )
+
+    def required_by(self, request: pb.PackageRequest) -> Iterator[pb.Package]:
+        """What requires a package, in scan order."""
+        catalog, package = self._find(request)
+        found = (
+            catalog.graph.dependent_closure((package,)) - {package}
+            if request.transitive
+            else set(catalog.graph.dependents[package])
+        )
+        for other in sorted(found):
+            yield package_message(catalog, other)
+
+    def why(self, request: pb.PackageRequest) -> Evidence:
+        """Why a package has the status it has."""
+        catalog, package = self._find(request)
+        return explain(
+            package,
+            lambda p: catalog.entries[p].pkgname,
+            catalog.status,
+            lambda p: self._why_sentence(catalog, p),
+            lambda p: _causes(catalog, p),
+        )
+
+    def _why_sentence(self, catalog: Catalog, package: int) -> str:
+        status = catalog.status(package)
+        if status is Status.OPEN:
+            return self._why_open(catalog, package)
+        if status is Status.BUILT:
+            return (
+                f"built {catalog.artifacts[package].pkgname}, and what it is made from is the same"
+            )
+        if status is Status.WAITING:
+            return f"a requirement is still to be built: {sentence(catalog, package)}"
+        if status is Status.BLOCKED and catalog.graph.state[package] is not State.CYCLE:
+            return "a requirement can not be built"
+        if status is Status.BLOCKED:
+            return f"it requires itself: {cycle_text(catalog, package)}"
+        return sentence(catalog, package)
+
+    def _why_open(self, catalog: Catalog, package: int) -> str:
+        if package not in catalog.needed:
+            return "it could be built, but is not selected and nothing selected requires it"
+        if not catalog.profile.complete:
+            return "it could be built; the scan of its profile is not complete"
+        lease = next(
+            (
+                lease
+                for lease in self.ledger.leases
+                if lease.profile == catalog.profile.name
+                and lease.package in catalog.index
+                and catalog.entries[catalog.index[lease.package]].pkgpath
+                == catalog.entries[package].pkgpath
+            ),
+            None,
+        )
+        if lease is not None:
+            return "another variant of its pkgpath is being built"
+        offers = self._work.offers()
+        if not offers:
+            return "it could be built, and no dispatcher has offered a host"
+        job = catalog.job(package)
+        reasons = [self._work.why_not(job, offer) for offer in offers]
+        free = [reason for reason in reasons if not reason]
+        if free:
+            return "it could be built now"
+        named = "; ".join(
+            f"{offer.host} {reason}" for offer, reason in zip(offers, reasons, strict=True)
+        )
+        return f"it could be built, but {named}"
+
+    def history(self, request: pb.HistoryRequest) -> Iterator[pb.Attempt]:
+        """Attempts, newest first."""
+        profile_id = package_id = 0
+        if request.profile or request.package:
+            catalog = self.ledger.catalog(request.profile)
+            profile_id = catalog.profile.id
+            if request.package:
+                package_id = catalog.entries[catalog.find(request.package)].id
+        values = {
+            "profile_id": profile_id,
+            "package_id": package_id,
+            "limit": request.limit or 100,
+        }
+        for row in list(self.ledger.store.rows("history", values)):
+            yield self._attempt(row)
+
+    def _attempt(self, row: Row) -> pb.Attempt:
+        attempt = pb.Attempt(
+            attempt=row["id"],
+            profile=row["profile"],
+            pkgpath=row["pkgpath"],
+            variant=row["variant"],
+            pkgname=row["pkgname"],
+            dispatcher=row["dispatcher"],
+            host=row["host"],
+            granted=row["granted_at"],
+            ended=row["ended_at"] or 0,
+            outcome=row["outcome"] or "",
+            blame=_PROFILES_OF_BLAME.get(row["blame"], pb.BLAME_UNSPECIFIED),
+            stage=row["stage"],
+            message=row["message"],
+            log=row["log"],
+            make_jobs=row["make_jobs"],
+        )
+        for stage in self.ledger.store.rows("stages", (row["id"],)):
+            attempt.stages.add(
+                stage=stage["stage"], wall=stage["wall"], cpu=stage["cpu"], exit=stage["exit"]
+            )
+        return attempt
+
+    def artifacts(self, name: str) -> Iterator[tuple[int, pb.ArtifactRecord]]:
+        """The newest artifact of each package that has one, with the package."""
+        catalog = self.ledger.catalog(name)
+        newest: dict[int, Row] = {}
+        for row in self.ledger.store.rows("artifacts", (catalog.profile.id,)):
+            package = catalog.index.get(row["package_id"])
+            if package is not None:
+                newest[package] = row
+        for package, row in newest.items():
+            entry = catalog.entries[package]
+            yield (
+                package,
+                pb.ArtifactRecord(
+                    artifact=pb.Artifact(
+                        pkgname=row["pkgname"],
+                        sha256=row["sha256"],
+                        size=row["size"],
+                        content_digest=row["content_digest"],
+                        summary=row["summary"],
+                        suffix=row["suffix"],
+                    ),
+                    pkgpath=entry.pkgpath,
+                    variant=entry.variant,
+                    current=catalog.graph.state[package] is State.BUILT,
+                    built=row["built_at"],
+                    attempt=row["attempt_id"] or "",
+                ),
+            )
+
+    async def watch(self, request: pb.WatchRequest) -> AsyncIterator[pb.Event]:
+        """Events after a sequence number, then each as it happens.
+
+        Read from the database page by page at the reader's speed: a slow one costs
+        the writer nothing.
+        """
+        store = self.ledger.store
+        bounds = store.row("event_bounds")
+        oldest, last = (int(bounds[0]), int(bounds[1])) if bounds else (0, 0)
+        after = last if request.after < 0 else request.after
+        if 0 < after < oldest - 1:
+            raise Fault(
+                Kind.BEHIND,
+                f"events after {after} are not kept any more; the oldest is {oldest}",
+                f"watch after {oldest - 1}, or after 0",
+            )
+        while True:
+            rows = list(store.rows("events", (after, request.profile, request.profile, PAGE)))
+            for row in rows:
+                after = row["sequence"]
+                yield _event(row)
+            if len(rows) == PAGE:
+                continue
+            if not request.follow:
+                return
+            await self.ledger.changes.wait(30.0)
+
+
+def _causes(catalog: Catalog, package: int) -> list[int]:
+    """Packages whose state is why a package has its own."""
+    state = catalog.graph.state
+    if state[package] is State.BLOCKED:
+        return [p for p in catalog.requires[package] if state[p] in DEAD]
+    if state[package] is State.WAITING:
+        return [p for p in catalog.requires[package] if state[p] is not State.BUILT]
+    return []
+
+
+def _event(row: Row) -> pb.Event:
+    return pb.Event(
+        sequence=row["sequence"],
+        time=row["time"],
+        profile=row["profile"],
+        kind=row["kind"],
+        subject=row["subject"],
+        cause=row["cause"],
+        detail=row["detail"],
+    )

@@ -1,0 +1,173 @@
+"""Messages of the contract, made from facts."""
+
+from __future__ import annotations
+
+from clusterdep.api.v1 import clusterdep_pb2 as pb
+from clusterdep.catalog import Catalog, Profile, key_line
+from clusterdep.core import scanindex
+from clusterdep.core.graph import State
+from clusterdep.core.leases import Lease
+from clusterdep.core.status import Evidence, Status
+from clusterdep.ledger import Ledger
+
+STATUSES: dict[Status, pb.Status] = {
+    status: getattr(pb, f"STATUS_{status.name}") for status in Status
+}
+
+
+def profile_message(profile: Profile) -> pb.Profile:
+    """A profile as clients see it."""
+    return pb.Profile(
+        name=profile.name,
+        tree=profile.tree,
+        prefix=profile.prefix,
+        pkgdb=profile.pkgdb,
+        kit=profile.kit,
+        make=profile.make,
+        opsys=profile.opsys,
+        os_version=profile.os_version,
+        machine_arch=profile.machine_arch,
+        selection=profile.selection,
+        distdir=profile.distdir,
+        policy=profile.policy,
+        parent=profile.parent,
+        toolchain=profile.toolchain,
+        complete=profile.complete,
+    )
+
+
+def package_message(
+    catalog: Catalog, package: int, *, reason: bool = True, depth: bool = False
+) -> pb.Package:
+    """A package as lists show it; `depth` costs a walk over its dependents."""
+    entry = catalog.entries[package]
+    return pb.Package(
+        profile=catalog.profile.name,
+        pkgpath=entry.pkgpath,
+        variant=entry.variant,
+        pkgname=entry.pkgname,
+        status=STATUSES[catalog.status(package)],
+        reason=sentence(catalog, package) if reason else "",
+        selected=package in catalog.selected,
+        needed=package in catalog.needed,
+        bottom_level=catalog.levels[package],
+        depth=catalog.graph.depth(package) if depth else 0,
+    )
+
+
+def grant_message(ledger: Ledger, lease: Lease) -> pb.Grant:
+    """Everything needed to do a job; a lease whose package is gone has only what is known."""
+    catalog = ledger.catalogs[lease.profile]
+    attempt = ledger.store.row("attempt", (lease.attempt,))
+    grant = pb.Grant(
+        attempt=lease.attempt,
+        fence=lease.fence,
+        host=lease.host,
+        expires=lease.expires,
+        profile=profile_message(catalog.profile),
+        pkgname=attempt["pkgname"] if attempt else "",
+        make_jobs=attempt["make_jobs"] if attempt else 0,
+        input_key=lease.input_key,
+    )
+    package = catalog.index.get(lease.package)
+    if package is None:
+        return grant
+    entry = catalog.entries[package]
+    record = _record(ledger, lease.package)
+    grant.pkgpath = entry.pkgpath
+    grant.variant = entry.variant
+    grant.expected_seconds = catalog.expected_seconds(package)
+    names = [catalog.entries[other].pkgname.encode() for other in catalog.requires[package]]
+    if record is not None:
+        grant.record = scanindex.with_depends(record.raw, names)
+        grant.make_variables.extend(word.decode() for word in record.make_variables)
+        grant.bootstrap = record.bootstrap
+        grant.usergroup_phase = record.usergroup_phase.decode(errors="backslashreplace")
+        grant.use_destdir = record.use_destdir.decode(errors="backslashreplace")
+        if not record.make_jobs_safe:
+            grant.make_jobs = 1
+    for other, direct in catalog.runtime_closure(package):
+        artifact = catalog.artifacts.get(other)
+        if artifact is not None:
+            grant.requirements.add(
+                pkgname=artifact.pkgname,
+                sha256=artifact.sha256,
+                size=artifact.size,
+                suffix=artifact.suffix,
+                direct=direct,
+            )
+    return grant
+
+
+def _record(ledger: Ledger, package_id: int) -> scanindex.Record | None:
+    row = ledger.store.row("record_text", (package_id,))
+    if row is None:
+        return None
+    record = scanindex.read(scanindex.Text(1, 1, row["text"]))
+    return record if isinstance(record, scanindex.Record) else None
+
+
+def sentence(catalog: Catalog, package: int) -> str:
+    """One sentence on why a package is what it is; empty where that speaks for itself."""
+    status = catalog.status(package)
+    entry = catalog.entries[package]
+    if status is Status.SKIPPED:
+        return entry.skip_reason
+    if status is Status.PREFAILED:
+        return "an earlier record has this PKGNAME" if entry.duplicate else entry.fail_reason
+    if status is Status.BLOCKED:
+        return _blocked(catalog, package)
+    if status is Status.FAILED:
+        failure = catalog.failures[package]
+        where = f"in stage {failure.stage}: " if failure.stage else ""
+        return where + failure.message
+    if status is Status.UNRESOLVED:
+        return catalog.problems.get(package, "a pattern it asks for matches no package")
+    if status is Status.LEASED:
+        lease = catalog.lease(package)
+        return "" if lease is None else f"on {lease.host}"
+    if status is Status.WAITING:
+        waits = [o for o in catalog.requires[package] if catalog.graph.state[o] is not State.BUILT]
+        first = ", ".join(catalog.entries[o].pkgname for o in waits[:3])
+        return f"for {first}" + (f" and {len(waits) - 3} more" if len(waits) > 3 else "")
+    return ""
+
+
+def _blocked(catalog: Catalog, package: int) -> str:
+    names = [entry.pkgname for entry in catalog.entries]
+    if catalog.graph.state[package] is State.CYCLE:
+        return f"in a cycle: {cycle_text(catalog, package)}"
+    chain = catalog.graph.chain(package)
+    cause = chain[-1]
+    state = STATUSES[catalog.status(cause)]
+    word = (
+        "in a cycle"
+        if catalog.graph.state[cause] is State.CYCLE
+        else (pb.Status.Name(state)[7:].lower())
+    )
+    return f"{' needs '.join(names[p] for p in chain)}, which is {word}"
+
+
+def cycle_text(catalog: Catalog, package: int) -> str:
+    """The cycle a package stands in, or one of those its component has."""
+    for cycle in catalog.graph.cycles:
+        if package in cycle:
+            at = cycle.index(package)
+            around = [*cycle[at:], *cycle[:at], package]
+            return " needs ".join(catalog.entries[p].pkgname for p in around)
+    return catalog.entries[package].pkgname
+
+
+def evidence_message(evidence: Evidence) -> pb.Evidence:
+    """An answer to "why?" as clients see it."""
+    return pb.Evidence(
+        subject=evidence.subject,
+        status=STATUSES[evidence.status],
+        text=evidence.text,
+        causes=[evidence_message(cause) for cause in evidence.causes],
+    )
+
+
+def scan_failure_message(pkgpath: str, error: str) -> pb.ScanFailure:
+    """A failed scan by the line of its error that says most."""
+    return pb.ScanFailure(pkgpath=pkgpath, error=key_line(error))

@@ -1,0 +1,207 @@
+"""The gRPC services of clusterdep: they only translate. A Fault becomes the call's status."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from clusterdep.api.errors import Fault, Kind
+from clusterdep.api.v1 import clusterdep_pb2 as pb
+from clusterdep.api.v1 import clusterdep_pb2_grpc as rpc
+from clusterdep.feed import Feed
+from clusterdep.ledger import Ledger
+from clusterdep.orders import Orders
+from clusterdep.questions import Questions
+from clusterdep.render import evidence_message
+from clusterdep.work import Work
+
+log = logging.getLogger("clusterdep.service")
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = Any  # grpc.RpcMethodHandler: its fields are typed for synchronous servers only
+
+
+class FaultInterceptor(grpc.aio.ServerInterceptor):
+    """Turns a Fault raised by any method into the status of its call."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        if handler.response_streaming:
+            method = handler.stream_stream if handler.request_streaming else handler.unary_stream
+            wrap = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            guarded: Any = _guard_stream(method)
+        else:
+            method = handler.stream_unary if handler.request_streaming else handler.unary_unary
+            wrap = (
+                grpc.stream_unary_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_unary_rpc_method_handler
+            )
+            guarded = _guard(method)
+        return wrap(guarded, handler.request_deserializer, handler.response_serializer)
+
+
+def _guard(method: Callable[[Any, Context], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def guarded(request: Any, context: Context) -> Any:
+        try:
+            return await method(request, context)
+        except Fault as fault:
+            await _refuse(context, fault)
+
+    return guarded
+
+
+def _guard_stream(method: Callable[[Any, Context], Any]) -> Callable[..., AsyncIterator[Any]]:
+    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            async for answer in method(request, context):
+                yield answer
+        except Fault as fault:
+            await _refuse(context, fault)
+
+    return guarded
+
+
+async def _refuse(context: Context, fault: Fault) -> None:
+    if fault.kind is Kind.INTERNAL:
+        log.error("call failed: %s", fault.what)
+    await context.abort(fault.code, str(fault))
+
+
+class FeedService(rpc.FeedServicer):
+    """What the tree contains."""
+
+    def __init__(self, feed: Feed, orders: Orders) -> None:
+        self._feed = feed
+        self._orders = orders
+
+    async def PutRecords(
+        self, request_iterator: AsyncIterator[pb.PutRecordsRequest], context: Context
+    ) -> pb.PutRecordsResponse:
+        return await self._feed.put_records(request_iterator)
+
+    async def DeclareArtifacts(
+        self, request: pb.DeclareArtifactsRequest, context: Context
+    ) -> pb.DeclareArtifactsResponse:
+        forgotten = self._orders.lose_artifacts(request.profile, list(request.missing))
+        return pb.DeclareArtifactsResponse(forgotten=forgotten)
+
+
+class WorkService(rpc.WorkServicer):
+    """Leases."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    async def Exchange(self, request: pb.ExchangeRequest, context: Context) -> pb.ExchangeResponse:
+        return await self._work.exchange(request)
+
+    async def ListLeases(
+        self, request: pb.ListLeasesRequest, context: Context
+    ) -> pb.ListLeasesResponse:
+        return self._work.list_leases(request.dispatcher)
+
+
+class QueryService(rpc.QueryServicer):
+    """Read only."""
+
+    def __init__(self, questions: Questions) -> None:
+        self._questions = questions
+
+    async def ListProfiles(
+        self, request: pb.ListProfilesRequest, context: Context
+    ) -> pb.ListProfilesResponse:
+        return pb.ListProfilesResponse(profiles=self._questions.profiles())
+
+    async def Summary(self, request: pb.SummaryRequest, context: Context) -> pb.SummaryResponse:
+        return self._questions.summary(request.profile)
+
+    async def ListOpenJobs(
+        self, request: pb.ListOpenJobsRequest, context: Context
+    ) -> AsyncIterator[pb.Package]:
+        for package in self._questions.open_jobs(request.profile, request.limit):
+            yield package
+
+    async def ListPackages(
+        self, request: pb.ListPackagesRequest, context: Context
+    ) -> AsyncIterator[pb.Package]:
+        for package in self._questions.packages(request):
+            yield package
+
+    async def GetPackage(self, request: pb.PackageRequest, context: Context) -> pb.PackageDetail:
+        return self._questions.package(request)
+
+    async def Requires(
+        self, request: pb.PackageRequest, context: Context
+    ) -> AsyncIterator[pb.Requirement]:
+        for requirement in self._questions.requires(request):
+            yield requirement
+
+    async def RequiredBy(
+        self, request: pb.PackageRequest, context: Context
+    ) -> AsyncIterator[pb.Package]:
+        for package in self._questions.required_by(request):
+            yield package
+
+    async def Why(self, request: pb.PackageRequest, context: Context) -> pb.Evidence:
+        return evidence_message(self._questions.why(request))
+
+    async def History(
+        self, request: pb.HistoryRequest, context: Context
+    ) -> AsyncIterator[pb.Attempt]:
+        for attempt in self._questions.history(request):
+            yield attempt
+
+    async def ListArtifacts(
+        self, request: pb.ListArtifactsRequest, context: Context
+    ) -> AsyncIterator[pb.ArtifactRecord]:
+        for _, artifact in self._questions.artifacts(request.profile):
+            if artifact.current or not request.current:
+                yield artifact
+
+    async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Event]:
+        async for event in self._questions.watch(request):
+            yield event
+
+
+class AdminService(rpc.AdminServicer):
+    """Orders."""
+
+    def __init__(self, ledger: Ledger, orders: Orders) -> None:
+        self._ledger = ledger
+        self._orders = orders
+
+    async def PutProfile(self, request: pb.PutProfileRequest, context: Context) -> pb.Profile:
+        return self._orders.put_profile(request.profile)
+
+    async def Select(self, request: pb.SelectRequest, context: Context) -> pb.SelectResponse:
+        return self._orders.select(request.profile, list(request.selection))
+
+    async def Retry(self, request: pb.RetryRequest, context: Context) -> pb.RetryResponse:
+        return pb.RetryResponse(retried=self._orders.retry(request.profile, list(request.packages)))
+
+    async def CheckDatabase(
+        self, request: pb.CheckDatabaseRequest, context: Context
+    ) -> pb.CheckDatabaseResponse:
+        findings = self._ledger.check()
+        return pb.CheckDatabaseResponse(sound=not findings, findings=findings)
+
+    async def Backup(self, request: pb.BackupRequest, context: Context) -> pb.BackupResponse:
+        path = Path(request.path)
+        if not path.is_absolute():
+            raise Fault(Kind.DATA, f"the backup's path '{request.path}' is not absolute")
+        return pb.BackupResponse(size=self._ledger.store.backup(path))

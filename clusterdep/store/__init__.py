@@ -1,0 +1,1 @@
+"""SQLite: schema, migrations, named queries, the one writer."""

@@ -1,0 +1,205 @@
+-- Every statement the daemon uses on facts, by name. A line `-- name: what it does` begins one.
+
+-- profiles: All profiles.
+SELECT * FROM profile ORDER BY name;
+
+-- set_complete: A scan or load was completed, or the revision is known.
+UPDATE profile SET complete = max(complete, ?1), revision = CASE ?2 WHEN '' THEN revision ELSE ?2 END
+WHERE id = ?3;
+
+-- selection: A profile's selection.
+SELECT entry FROM selection WHERE profile_id = ? ORDER BY position;
+
+-- select_clear: Forgets a profile's selection.
+DELETE FROM selection WHERE profile_id = ?;
+
+-- select_add: One entry of a selection.
+INSERT INTO selection (profile_id, position, entry) VALUES (?, ?, ?);
+
+-- pkgpaths: Directories of a profile in scan order.
+SELECT id, path, position, error, inputs_digest FROM pkgpath WHERE profile_id = ?
+ORDER BY position, path;
+
+-- put_pkgpath: The scan of a pkgpath succeeded or failed.
+INSERT INTO pkgpath (profile_id, path, position, scanned_at, seconds, error, inputs_digest)
+VALUES (:profile_id, :path, :position, :scanned_at, :seconds, :error, :inputs_digest)
+ON CONFLICT (profile_id, path) DO UPDATE SET position = excluded.position,
+    scanned_at = excluded.scanned_at, seconds = excluded.seconds, error = excluded.error,
+    inputs_digest = CASE WHEN excluded.error = '' THEN excluded.inputs_digest
+                         ELSE inputs_digest END;
+
+-- place_pkgpath: A pkgpath's place in the enumeration.
+UPDATE pkgpath SET position = ? WHERE id = ?;
+
+-- drop_pkgpath: The tree has the pkgpath no more.
+DELETE FROM pkgpath WHERE id = ?;
+
+-- put_package: Makes a package's identity if there is none.
+INSERT INTO package (profile_id, pkgpath, variant) VALUES (?, ?, ?)
+ON CONFLICT (profile_id, pkgpath, variant) DO NOTHING;
+
+-- package_ids: Identities of a profile.
+SELECT id, pkgpath, variant FROM package WHERE profile_id = ?;
+
+-- put_record: A package's record, new or changed.
+INSERT INTO record (package_id, pkgpath_id, number, pkgname, skip_reason, fail_reason, duplicate,
+    weight, digest, text, scan_depends)
+VALUES (:package_id, :pkgpath_id, :number, :pkgname, :skip_reason, :fail_reason, :duplicate,
+    :weight, :digest, :text, :scan_depends)
+ON CONFLICT (package_id) DO UPDATE SET pkgpath_id = excluded.pkgpath_id, number = excluded.number,
+    pkgname = excluded.pkgname, skip_reason = excluded.skip_reason,
+    fail_reason = excluded.fail_reason, duplicate = excluded.duplicate, weight = excluded.weight,
+    digest = excluded.digest, text = excluded.text, scan_depends = excluded.scan_depends;
+
+-- drop_record: The tree has the package no more.
+DELETE FROM record WHERE package_id = ?;
+
+-- mark_duplicate: Whether an earlier record has the same PKGNAME.
+UPDATE record SET duplicate = ? WHERE package_id = ?;
+
+-- drop_requirements: Before a package's requirements are written anew.
+DELETE FROM requirement WHERE package_id = ?;
+
+-- put_requirement: One pattern of a package.
+INSERT INTO requirement (package_id, position, pattern, location, required_id, problem)
+VALUES (?, ?, ?, ?, ?, ?);
+
+-- records: Records of a profile in scan order, without the long texts.
+SELECT record.package_id, package.pkgpath, package.variant, record.pkgname, record.skip_reason,
+    record.fail_reason, record.duplicate, record.weight, record.digest, pkgpath.error,
+    pkgpath.inputs_digest, pkgpath.position, record.number, package.fence
+FROM record
+JOIN package ON package.id = record.package_id
+JOIN pkgpath ON pkgpath.id = record.pkgpath_id
+WHERE package.profile_id = ?
+ORDER BY pkgpath.position, pkgpath.path, record.number;
+
+-- record_texts: What a merge is compared with.
+SELECT record.package_id, package.pkgpath, package.variant, record.number, record.pkgname,
+    record.digest, record.text, record.duplicate
+FROM record JOIN package ON package.id = record.package_id
+WHERE package.profile_id = ?;
+
+-- record_text: One record, whole.
+SELECT text, scan_depends FROM record WHERE package_id = ?;
+
+-- requirement_ids: Resolved requirements of a profile, in order.
+SELECT requirement.package_id, requirement.required_id
+FROM requirement JOIN package ON package.id = requirement.package_id
+WHERE package.profile_id = ? AND requirement.required_id IS NOT NULL
+ORDER BY requirement.package_id, requirement.position;
+
+-- unresolved: Patterns of a profile that nothing matches.
+SELECT requirement.package_id, requirement.pattern, requirement.problem
+FROM requirement JOIN package ON package.id = requirement.package_id
+WHERE package.profile_id = ? AND requirement.required_id IS NULL
+ORDER BY requirement.package_id, requirement.position;
+
+-- requirements: Patterns of one package and what they were resolved to.
+SELECT requirement.pattern, requirement.location, requirement.required_id, requirement.problem
+FROM requirement WHERE package_id = ? ORDER BY position;
+
+-- artifacts: Newest artifact of each package of a profile that the repository has.
+SELECT artifact.id, artifact.package_id, artifact.pkgname, artifact.sha256, artifact.size,
+    artifact.suffix, artifact.content_digest, artifact.input_key, artifact.built_at,
+    artifact.attempt_id, artifact.summary
+FROM artifact
+JOIN package ON package.id = artifact.package_id
+WHERE package.profile_id = ? AND artifact.missing_at IS NULL
+ORDER BY artifact.id;
+
+-- add_artifact: A package file that is whole.
+INSERT INTO artifact (package_id, attempt_id, pkgname, sha256, size, suffix, content_digest,
+    input_key, summary, built_at)
+VALUES (:package_id, :attempt_id, :pkgname, :sha256, :size, :suffix, :content_digest,
+    :input_key, :summary, :built_at);
+
+-- lose_artifact: The repository does not have it any more.
+UPDATE artifact SET missing_at = ? WHERE sha256 = ? AND missing_at IS NULL
+    AND package_id IN (SELECT id FROM package WHERE profile_id = ?);
+
+-- ended_attempts: Attempts that may still count against their package, oldest first.
+SELECT attempt.package_id, attempt.id, attempt.input_key, attempt.outcome, attempt.blame,
+    attempt.stage, attempt.message, attempt.host, attempt.log
+FROM attempt JOIN package ON package.id = attempt.package_id
+WHERE package.profile_id = ? AND attempt.outcome IN ('failed', 'returned', 'built')
+    AND attempt.retried_at IS NULL
+ORDER BY attempt.ended_at;
+
+-- stage_totals: Wall seconds of the newest successful attempts, for predictions.
+SELECT attempt.package_id, sum(stage.wall) AS seconds
+FROM attempt JOIN stage ON stage.attempt_id = attempt.id
+JOIN package ON package.id = attempt.package_id
+WHERE package.profile_id = ? AND attempt.outcome = 'built'
+GROUP BY attempt.id ORDER BY attempt.ended_at;
+
+-- leases: All leases, with what their attempts say.
+SELECT lease.package_id, lease.attempt_id, lease.fence, lease.dispatcher, lease.host,
+    lease.granted_at, attempt.input_key, package.profile_id
+FROM lease JOIN attempt ON attempt.id = lease.attempt_id
+JOIN package ON package.id = lease.package_id;
+
+-- add_attempt: A job was granted.
+INSERT INTO attempt (id, package_id, pkgname, fence, input_key, dispatcher, host, granted_at,
+    make_jobs)
+VALUES (:attempt, :package_id, :pkgname, :fence, :input_key, :dispatcher, :host, :granted_at,
+    :make_jobs);
+
+-- add_lease: The lease of that attempt.
+INSERT INTO lease (package_id, attempt_id, fence, dispatcher, host, granted_at)
+VALUES (:package_id, :attempt, :fence, :dispatcher, :host, :granted_at);
+
+-- set_fence: The fence of the newest lease.
+UPDATE package SET fence = ? WHERE id = ? AND fence < ?;
+
+-- drop_lease: Ends a lease, if it is the one that is meant.
+DELETE FROM lease WHERE package_id = ? AND attempt_id = ? AND fence = ?;
+
+-- end_attempt: How an attempt ended.
+UPDATE attempt SET ended_at = :ended_at, outcome = :outcome, blame = :blame, stage = :stage,
+    message = :message, make_jobs = max(make_jobs, :make_jobs), peak_memory = :peak_memory,
+    disk = :disk, log = :log
+WHERE id = :attempt;
+
+-- resume_attempt: A lapsed attempt is held after all.
+UPDATE attempt SET ended_at = NULL, outcome = NULL, message = '' WHERE id = ?
+    AND outcome = 'lapsed';
+
+-- add_stage: One stage of an attempt.
+INSERT OR REPLACE INTO stage (attempt_id, position, stage, wall, cpu, exit)
+VALUES (?, ?, ?, ?, ?, ?);
+
+-- attempt: One attempt.
+SELECT * FROM attempt WHERE id = ?;
+
+-- retry: Its failures count no more.
+UPDATE attempt SET retried_at = ?
+WHERE package_id = ? AND retried_at IS NULL AND outcome IN ('failed', 'returned');
+
+-- add_event: What changed.
+INSERT INTO event (time, profile, kind, subject, cause, detail) VALUES (?, ?, ?, ?, ?, ?);
+
+-- events: Events after a sequence number.
+SELECT sequence, time, profile, kind, subject, cause, detail FROM event
+WHERE sequence > ? AND (? = '' OR profile = ?) ORDER BY sequence LIMIT ?;
+
+-- event_bounds: First and last sequence number that are kept.
+SELECT coalesce((SELECT min(sequence) FROM event), 0),
+    coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0);
+
+-- prune_events_by_age: Forgets events older than a time.
+DELETE FROM event WHERE time < ?;
+
+-- prune_events_by_count: Forgets all events up to a sequence number.
+DELETE FROM event WHERE sequence <= ?;
+
+-- history: Attempts of a profile or of one package, newest first.
+SELECT attempt.*, package.pkgpath, package.variant, profile.name AS profile
+FROM attempt JOIN package ON package.id = attempt.package_id
+JOIN profile ON profile.id = package.profile_id
+WHERE (:profile_id = 0 OR package.profile_id = :profile_id)
+    AND (:package_id = 0 OR attempt.package_id = :package_id)
+ORDER BY attempt.granted_at DESC, attempt.fence DESC LIMIT :limit;
+
+-- stages: Stages of an attempt.
+SELECT stage, wall, cpu, exit FROM stage WHERE attempt_id = ? ORDER BY position;

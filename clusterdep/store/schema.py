@@ -1,0 +1,206 @@
+"""The schema, as migrations that are never changed once released: a new one is added.
+
+docs/database.md describes the tables for people who open the file.
+"""
+
+from __future__ import annotations
+
+from sqlite_utils.db import Database
+from sqlite_utils.migrations import Migrations
+
+migrations = Migrations("clusterdep")
+
+_FIRST = """
+-- Tree x platform x configuration that packages are built for.
+CREATE TABLE profile (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    tree TEXT NOT NULL DEFAULT '',
+    prefix TEXT NOT NULL DEFAULT '',
+    pkgdb TEXT NOT NULL DEFAULT '',
+    kit TEXT NOT NULL DEFAULT '',
+    make TEXT NOT NULL DEFAULT '',
+    opsys TEXT NOT NULL DEFAULT '',
+    os_version TEXT NOT NULL DEFAULT '',
+    machine_arch TEXT NOT NULL DEFAULT '',
+    distdir TEXT NOT NULL DEFAULT '',
+    policy TEXT NOT NULL DEFAULT 'inputs' CHECK (policy IN ('inputs', 'version', 'exists')),
+    parent TEXT NOT NULL DEFAULT '',
+    toolchain TEXT NOT NULL DEFAULT '',
+    revision TEXT NOT NULL DEFAULT '',
+    complete INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- What somebody wants built: pkgpaths, categories or patterns. No row: everything.
+CREATE TABLE selection (
+    profile_id INTEGER NOT NULL REFERENCES profile (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    entry TEXT NOT NULL,
+    PRIMARY KEY (profile_id, position)
+) STRICT, WITHOUT ROWID;
+
+-- A directory of the tree and what came of its last scan.
+CREATE TABLE pkgpath (
+    id INTEGER PRIMARY KEY,
+    profile_id INTEGER NOT NULL REFERENCES profile (id) ON DELETE CASCADE,
+    path TEXT NOT NULL,
+    position INTEGER NOT NULL,           -- in the enumeration of the tree
+    scanned_at REAL NOT NULL,
+    seconds REAL NOT NULL DEFAULT 0,
+    error TEXT NOT NULL DEFAULT '',      -- what make said, if the last scan failed
+    inputs_digest TEXT NOT NULL DEFAULT '',
+    UNIQUE (profile_id, path)
+) STRICT;
+
+-- The identity of a package: outlives its record, so that history keeps its meaning.
+CREATE TABLE package (
+    id INTEGER PRIMARY KEY,
+    profile_id INTEGER NOT NULL REFERENCES profile (id) ON DELETE CASCADE,
+    pkgpath TEXT NOT NULL,
+    variant TEXT NOT NULL DEFAULT '',
+    fence INTEGER NOT NULL DEFAULT 0,    -- of the newest lease
+    UNIQUE (profile_id, pkgpath, variant)
+) STRICT;
+
+-- What the last good scan said of a package. No row: the tree has it no more.
+CREATE TABLE record (
+    package_id INTEGER PRIMARY KEY REFERENCES package (id) ON DELETE CASCADE,
+    pkgpath_id INTEGER NOT NULL REFERENCES pkgpath (id) ON DELETE CASCADE,
+    number INTEGER NOT NULL,             -- of the record in the scan of its pkgpath
+    pkgname TEXT NOT NULL,
+    skip_reason TEXT NOT NULL DEFAULT '',
+    fail_reason TEXT NOT NULL DEFAULT '',
+    duplicate INTEGER NOT NULL DEFAULT 0,-- an earlier record has this PKGNAME
+    weight INTEGER NOT NULL DEFAULT 100, -- PBULK_WEIGHT
+    digest BLOB NOT NULL,                -- of what a build depends on
+    text BLOB NOT NULL,                  -- the record without its SCAN_DEPENDS line
+    scan_depends BLOB NOT NULL           -- that line's value, zstd
+) STRICT;
+CREATE INDEX record_pkgpath ON record (pkgpath_id, number);
+CREATE INDEX record_pkgname ON record (pkgname);
+
+-- Each pattern a package asks for, and what it was resolved to.
+CREATE TABLE requirement (
+    package_id INTEGER NOT NULL REFERENCES package (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    pattern TEXT NOT NULL,
+    location TEXT NOT NULL,
+    required_id INTEGER REFERENCES package (id),  -- NULL: nothing matches
+    problem TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (package_id, position)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX requirement_required ON requirement (required_id);
+
+-- Every try at a job, for ever.
+CREATE TABLE attempt (
+    id TEXT PRIMARY KEY,
+    package_id INTEGER NOT NULL REFERENCES package (id) ON DELETE CASCADE,
+    pkgname TEXT NOT NULL,
+    fence INTEGER NOT NULL,
+    input_key TEXT NOT NULL,
+    dispatcher TEXT NOT NULL,
+    host TEXT NOT NULL,
+    granted_at REAL NOT NULL,
+    ended_at REAL,
+    outcome TEXT CHECK (outcome IN ('built', 'failed', 'returned', 'lapsed', 'cancelled')),
+    blame TEXT NOT NULL DEFAULT '',
+    stage TEXT NOT NULL DEFAULT '',
+    message TEXT NOT NULL DEFAULT '',
+    make_jobs INTEGER NOT NULL DEFAULT 0,
+    peak_memory INTEGER NOT NULL DEFAULT 0,
+    disk INTEGER NOT NULL DEFAULT 0,
+    log TEXT NOT NULL DEFAULT '',
+    retried_at REAL                      -- somebody asked to try again: it counts no more
+) STRICT;
+CREATE INDEX attempt_package ON attempt (package_id, granted_at);
+
+CREATE TABLE stage (
+    attempt_id TEXT NOT NULL REFERENCES attempt (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    stage TEXT NOT NULL,
+    wall REAL NOT NULL,                  -- seconds
+    cpu REAL NOT NULL,                   -- seconds
+    exit INTEGER NOT NULL,
+    PRIMARY KEY (attempt_id, position)
+) STRICT, WITHOUT ROWID;
+
+-- The right to do a job. At most one for a package.
+CREATE TABLE lease (
+    package_id INTEGER PRIMARY KEY REFERENCES package (id) ON DELETE CASCADE,
+    attempt_id TEXT NOT NULL UNIQUE REFERENCES attempt (id) ON DELETE CASCADE,
+    fence INTEGER NOT NULL,
+    dispatcher TEXT NOT NULL,
+    host TEXT NOT NULL,
+    granted_at REAL NOT NULL
+) STRICT;
+
+-- Package files that are whole.
+CREATE TABLE artifact (
+    id INTEGER PRIMARY KEY,
+    package_id INTEGER NOT NULL REFERENCES package (id) ON DELETE CASCADE,
+    attempt_id TEXT REFERENCES attempt (id) ON DELETE SET NULL,
+    pkgname TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    suffix TEXT NOT NULL,
+    content_digest TEXT NOT NULL,
+    input_key TEXT NOT NULL,
+    summary BLOB NOT NULL,               -- its pkg_summary entry
+    built_at REAL NOT NULL,
+    missing_at REAL                      -- the repository lost it
+) STRICT;
+CREATE INDEX artifact_package ON artifact (package_id, built_at);
+CREATE INDEX artifact_sha256 ON artifact (sha256);
+
+-- What changed, in order. Written in the transaction of the change.
+CREATE TABLE event (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    time REAL NOT NULL,
+    profile TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    cause TEXT NOT NULL DEFAULT '',
+    detail TEXT NOT NULL DEFAULT '{}'
+) STRICT;
+CREATE INDEX event_time ON event (time);
+
+-- For people.
+CREATE VIEW packages AS
+SELECT profile.name AS profile, package.pkgpath, package.variant, record.pkgname,
+       record.skip_reason, record.fail_reason, record.duplicate, record.weight,
+       package.id AS package_id
+FROM record
+JOIN package ON package.id = record.package_id
+JOIN profile ON profile.id = package.profile_id;
+
+CREATE VIEW requirements AS
+SELECT profile.name AS profile, record.pkgname, requirement.position, requirement.pattern,
+       requirement.location, needed.pkgname AS required, requirement.problem
+FROM requirement
+JOIN record ON record.package_id = requirement.package_id
+JOIN package ON package.id = requirement.package_id
+JOIN profile ON profile.id = package.profile_id
+LEFT JOIN record AS needed ON needed.package_id = requirement.required_id;
+
+CREATE VIEW attempts AS
+SELECT profile.name AS profile, attempt.pkgname, package.pkgpath, package.variant, attempt.id,
+       attempt.host, attempt.dispatcher, attempt.outcome, attempt.blame, attempt.stage,
+       attempt.message, attempt.granted_at, attempt.ended_at,
+       attempt.ended_at - attempt.granted_at AS seconds
+FROM attempt
+JOIN package ON package.id = attempt.package_id
+JOIN profile ON profile.id = package.profile_id;
+"""
+
+
+@migrations()
+def first(db: Database) -> None:
+    """The schema of version 0.1."""
+    # Statement by statement: executescript would commit the migration's transaction.
+    for statement in _statements(_FIRST):
+        db.execute(statement)
+
+
+def _statements(script: str) -> list[str]:
+    """The statements of a script in which no comment or string holds a semicolon."""
+    return [part.strip() for part in script.split(";") if part.strip()]
