@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from types import MappingProxyType
 
 #: The stages of a build, in order.
 STAGES = (
@@ -19,8 +18,6 @@ STAGES = (
     "deinstall",
     "clean",
 )
-
-_NO_FACTS: Mapping[str, str] = MappingProxyType({})
 
 
 class Outcome(Enum):
@@ -90,7 +87,7 @@ class JobResult:
     exit: int = 0  # exit status of that stage, 128+n for signal n
     message: str = ""  # one line, printable, said by the host
     evidence: frozenset[Evidence] = frozenset()
-    facts: Mapping[str, str] = field(default=_NO_FACTS)  # details of the evidence, by name
+    facts: Mapping[str, str] = field(default_factory=dict)  # details of the evidence, by name
     package: PackageFile | None = None  # set if and only if outcome is BUILT
     summary: bytes = b""  # pkg_info -X of the package file; empty: could not be had
     stages: tuple[StageTime, ...] = ()  # in the order they ended
