@@ -24,7 +24,7 @@ async def test_it_builds_what_it_is_given(dep: Daemon) -> None:
     await dep.load(record("liba-1.0"), record("prog-1.0", ["liba>=1"]))
     check = 'grep -q "^PKGNAME=$PKGNAME" && printf %s "$PKGNAME $REQUIREMENTS" > "$OUT"'
     assert await run(dep, check) == (0, "liba-1.0: built, accepted\n")
-    assert await run(dep, f"{check} && test \"$REQUIREMENTS\" = liba-1.0") == (
+    assert await run(dep, f'{check} && test "$REQUIREMENTS" = liba-1.0') == (
         0,
         "prog-1.0: built, accepted\n",
     )
