@@ -203,7 +203,7 @@ async def _run(
     while not stopped.is_set():
         now = time.time()
         try:
-            work.expire()
+            work.attempts.expire()
             if now >= prune_at:
                 ledger.prune_events(settings.event_days, settings.event_count)
                 prune_at = now + HOUR

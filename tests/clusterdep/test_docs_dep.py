@@ -29,9 +29,11 @@ def test_every_kind_of_event_is_documented() -> None:
 
 def test_every_command_has_help() -> None:
     text = parser().format_help()
-    for (
-        command
-    ) in ["serve", "load", "scan", "resolve", "match", "jobs", "show", "requires", "required-by", "why", "status"]:
+    commands = (
+        "serve load scan resolve match jobs show requires required-by why status events db "
+        "history profile select retry"
+    )
+    for command in commands.split():
         assert re.search(rf"^    {command}\b", text, re.M), command
 
 
