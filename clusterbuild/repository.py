@@ -16,7 +16,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,12 +67,17 @@ class Known:
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What reconciling found and did; `missing` are the sha256 of files that are not here."""
+    """What reconciling found and did.
+
+    `missing` are the sha256 of files that are not here or are not what they should be;
+    `checked` is whether all were compared by checksum, or else only by size.
+    """
 
     missing: tuple[str, ...]
     linked: int
     unlinked: int
     removed: int
+    checked: bool = True
 
 
 def sync_directory(path: Path) -> None:
@@ -126,19 +131,19 @@ class Repository:
     def keep(self, attempt: str, expected: Expected, package: tuple[str, str]) -> Known:
         """Checks the file fetched for `attempt` and keeps it, durably.
 
-        Raises PackageFileError if it is not what it should be, and OSError where it could
-        not be kept; nothing is left of it then.
+        Raises PackageFileError if it is not what it should be, and nothing is left of it
+        then; OSError where it could not be kept now, and it can be tried again.
         """
         path = self.incoming(attempt)
         try:
             known = _checked(path, expected, package)
-            path.chmod(0o644)
-            sync_file(path)
-            path.replace(self.path_of(known.sha256, known.suffix))
-            sync_directory(self.pool)
-        except (PackageFileError, OSError):
+        except PackageFileError:
             self.discard(attempt)
             raise
+        path.chmod(0o644)
+        sync_file(path)
+        path.replace(self.path_of(known.sha256, known.suffix))
+        sync_directory(self.pool)
         return known
 
     def discard(self, attempt: str) -> None:
@@ -234,7 +239,8 @@ class Repository:
         every = [known for known in records if _plausible(known)]
         missing = {known.sha256 for known in every if not self._is_here(known)}
         whole = [known for known in every if known.sha256 not in missing]
-        if sum(known.size for known in whole) <= CHECK_AT_ONCE:
+        checked = sum(known.size for known in whole) <= CHECK_AT_ONCE
+        if checked:
             missing.update(self.damaged(whole))
         sound = [known for known in whole if known.sha256 not in missing]
         with self._lock:
@@ -250,13 +256,14 @@ class Repository:
                 linked or unlinked or missing or not (self.all / SUMMARY).exists()
             )
             sync_directory(self.all)
-        return Reconciled(tuple(sorted(missing)), linked, unlinked, removed)
+        return Reconciled(tuple(sorted(missing)), linked, unlinked, removed, checked)
 
-    def damaged(self, records: Iterable[Known]) -> Iterator[str]:
+    def damaged(self, records: Iterable[Known]) -> list[str]:
         """The sha256 of those files that are not what they are named; reads all of them.
 
         A damaged file is removed, so that nobody uses it.
         """
+        bad = []
         for known in records:
             path = self.path_of(known.sha256, known.suffix)
             try:
@@ -265,7 +272,8 @@ class Repository:
                 sound = False
             if not sound:
                 path.unlink(missing_ok=True)
-                yield known.sha256
+                bad.append(known.sha256)
+        return bad
 
     def forget(self, sha256: str) -> None:
         """Stops showing an artifact whose file turned out to be damaged or gone."""

@@ -210,8 +210,8 @@ def judge(case: Case) -> Judgement:
         case Stopped():
             return Judgement(Blame.OPERATOR, case.why)
         case Overdue():
-            blame = Blame.PACKAGE if case.phase == "building" else Blame.HOST
-            return Judgement(blame, f"{case.phase} took longer than {case.seconds:.0f} s")
+            # The package's own time limits are kept by the host, and are evidence.
+            return Judgement(Blame.HOST, f"{case.phase} took longer than {case.seconds:.0f} s")
         case EngineTrouble():
             return Judgement(ENGINE[case.step, case.kind], case.text)
         case FlawedFile():

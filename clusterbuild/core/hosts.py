@@ -66,12 +66,10 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         E.RESUME: S.READY,
     },
     S.LOST: {E.PROBE: S.PROBING},
-    S.QUARANTINED: {E.PROBE: S.PROBING},
-    S.REFUSED: {E.PROBE: S.PROBING},
+    S.QUARANTINED: {E.PROBE: S.PROBING, E.MISSED: S.LOST},
+    S.REFUSED: {E.PROBE: S.PROBING, E.MISSED: S.LOST},
 }
 
-#: States in which a host is reachable as far as is known.
-REACHED = frozenset({S.READY, S.DRAINING, S.QUARANTINED, S.REFUSED})
 #: Faults in a row after which a host is quarantined.
 FAULTS = 3
 #: First and longest pause before a host that is not ready is probed again, seconds.

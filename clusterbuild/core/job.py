@@ -151,6 +151,7 @@ TRANSITIONS: dict[Phase, dict[Event, Outcome]] = {
         **_late(P.STORING, E.HOST_LOST, E.STOPPED),
         E.STORED: _REPORT,
         E.NOT_STORED: _REPORT,
+        E.OVERDUE: _REPORT,
         E.CANCELLED: _FORGET,
     },
     P.REPORTING: {

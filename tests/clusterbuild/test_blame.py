@@ -129,7 +129,7 @@ CASES = [
     (Gone("died"), Blame.HOST, "left no result"),
     (Gone(), Blame.HOST, "left no result"),
     (Stopped("stopped by the operator"), Blame.OPERATOR, "stopped by the operator"),
-    (Overdue("building", 7200.4), Blame.PACKAGE, "building took longer than 7200 s"),
+    (Overdue("building", 7200.4), Blame.HOST, "building took longer than 7200 s"),
     (Overdue("sending", 60), Blame.HOST, "sending took longer than 60 s"),
     (Overdue("fetching", 60), Blame.HOST, "fetching took longer than 60 s"),
     (NotKept("No space left on device"), Blame.INFRASTRUCTURE, "No space left on device"),

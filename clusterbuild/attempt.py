@@ -1,0 +1,53 @@
+"""An attempt in hand: its grant, where it is in its life, and what is known of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from clusterbuild.core.blame import Judgement
+from clusterbuild.core.job import Job, Phase
+from clusterbuild.core.result import JobResult
+from clusterbuild.engines import JobState
+from clusterbuild.repository import Known
+from clusterdep.api.v1 import clusterdep_pb2 as pb
+
+
+@dataclass(eq=False)
+class Attempt:
+    """Changed by the dispatcher alone. Times are seconds since 1970 on its clock."""
+
+    job: Job
+    grant: pb.Grant
+    host: str
+    begun: float  # when it was granted, or adopted
+    since: float  # when its phase began
+    seen: JobState | None = None  # what its host said last
+    stage_since: float = 0.0
+    result: JobResult | None = None
+    judgement: Judgement | None = None
+    kept: Known | None = None
+    report: pb.Result | None = None
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The attempt's own name."""
+        return self.job.attempt
+
+    @property
+    def phase(self) -> Phase:
+        """Where it is in its life."""
+        return self.job.phase
+
+    @property
+    def stage(self) -> str:
+        """The stage it is in, or ended in; empty if none has begun."""
+        if self.result is not None and self.result.stage:
+            return self.result.stage
+        return self.seen.stage if self.seen is not None else ""
+
+    @property
+    def package(self) -> tuple[str, str]:
+        """Its package within the profile: pkgpath and variant."""
+        return self.grant.pkgpath, self.grant.variant

@@ -1,0 +1,316 @@
+"""`clusterbuild serve`: puts everything together, and runs it until a signal comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import re
+import signal
+import socket
+import stat
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from clusterbuild import config
+from clusterbuild.api.v1 import clusterbuild_pb2 as pb
+from clusterbuild.api.v1 import clusterbuild_pb2_grpc as rpc
+from clusterbuild.archive import Archive
+from clusterbuild.dispatcher import Dispatcher, Listener
+from clusterbuild.engines import Engine
+from clusterbuild.engines.local import local_engine
+from clusterbuild.exchange import Exchange
+from clusterbuild.keeper import Keeper
+from clusterbuild.log_reader import LogReader
+from clusterbuild.logs import LogTree
+from clusterbuild.metrics import Metrics
+from clusterbuild.rules import Rules
+from clusterbuild.service import ControlService, LogsService, StatusService
+from clusterdep.api import client
+from clusterdep.api.errors import Fault, Kind
+
+log = logging.getLogger("clusterbuild.daemon")
+
+#: How long calls under way may take when the daemon stops, seconds.
+GRACE = 2.0
+#: How often what is overdue or due is looked for, and the disk, seconds.
+TICK, DISK_TICK = 1.0, 10.0
+SERVICES = tuple(
+    pb.DESCRIPTOR.services_by_name[name].full_name for name in ("Status", "Control", "Logs")
+)
+
+#: The name of this machine where no hosts are configured.
+LOCALHOST = "localhost"
+#: Paths that can stand in makefiles and shell words as they are.
+PLAIN_PATH = re.compile(r"[A-Za-z0-9./+@,~_-]+")
+
+MakeEngines = Callable[[config.Settings], Mapping[str, Engine]]
+
+
+def local_engines(settings: config.Settings) -> Mapping[str, Engine]:
+    """With no hosts configured, this machine is the one host. Raises Fault."""
+    base = settings.state / "hosts" / LOCALHOST
+    if not PLAIN_PATH.fullmatch(str(base)):
+        raise Fault(
+            Kind.CONFIG,
+            f"jobs cannot run below {base}: makefiles cannot handle such names",
+            "name a state directory of letters, digits and ./+@,~_- with --state DIR",
+        )
+    return {LOCALHOST: local_engine(base, LOCALHOST)}
+
+
+def rules_of(settings: config.Settings) -> Rules:
+    """What the dispatcher works by, of everything that is configured."""
+    return Rules(
+        dispatcher=settings.dispatcher,
+        slots=settings.slots,
+        sandbox=settings.sandbox,
+        build_user=settings.build_user,
+        search_path=settings.search_path,
+        time_limit=settings.time_limit,
+        stage_time_limit=settings.stage_time_limit,
+        log_limit=settings.log_limit,
+    )
+
+
+async def serve(
+    path: Path | None,
+    settings: config.Settings,
+    reread: Callable[[], config.Settings],
+    engines_of: #: The name of this machine where no hosts are configured.
+LOCALHOST = "localhost"
+#: Paths that can stand in makefiles and shell words as they are.
+PLAIN_PATH = re.compile(r"[A-Za-z0-9./+@,~_-]+")
+
+MakeEngines = local_engines,
+) -> None:
+    """Serves until SIGTERM or SIGINT; what runs on hosts goes on, and is taken up again.
+
+    `path` is the configuration, for messages; `reread` reads it again on SIGHUP. Raises
+    Fault.
+    """
+    with only_one(settings.state):
+        _check_build_user(settings)
+        engines = engines_of(settings)
+        address = settings.clusterdep_address
+        async with client.connect(address) as channel, contextlib.AsyncExitStack() as stack:
+            exchange = Exchange(channel, address)
+            archive = Archive(
+                settings.state / "packages", exchange.list_artifacts, exchange.declare_missing
+            )
+            metrics = Metrics()
+            dispatcher = Dispatcher(
+                rules_of(settings),
+                engines,
+                archive,
+                LogTree(settings.state / "logs"),
+                time.time,
+                Listener(metrics.reported),
+            )
+            for engine in engines.values():
+                stack.push_async_callback(engine.close)
+            stack.push_async_callback(archive.close)
+            stack.push_async_callback(dispatcher.close)
+            if settings.metrics:
+                stack.callback(metrics.serve(dispatcher, exchange.connection, settings.metrics))
+            await stack.enter_async_context(_served(settings, dispatcher, exchange))
+            keepers = [Keeper(dispatcher, engine) for engine in engines.values()]
+            stopped = _on_signals(path, reread, dispatcher, keepers)
+            log.info("serving at %s, clusterdep at %s", settings.address, address)
+            await _run(dispatcher, exchange, keepers, stopped)
+            log.info("stopping; what runs goes on and is taken up at the next start")
+
+
+async def _run(
+    dispatcher: Dispatcher, exchange: Exchange, keepers: list[Keeper], stopped: asyncio.Event
+) -> None:
+    async def converse() -> None:
+        await exchange.adopt(dispatcher)
+        for keeper in keepers:
+            tasks.add(asyncio.create_task(keeper.run()))
+        await exchange.run(dispatcher)
+
+    tasks = {asyncio.create_task(converse()), asyncio.create_task(_keep_time(dispatcher))}
+    try:
+        await stopped.wait()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _keep_time(dispatcher: Dispatcher) -> None:
+    """Looks for what is overdue, what is to be written, and whether the disk can be."""
+    loop = asyncio.get_running_loop()
+    disk_at = 0.0
+    while True:
+        try:
+            dispatcher.tick()
+            if loop.time() >= disk_at or dispatcher.trouble:
+                dispatcher.set_trouble(await asyncio.to_thread(dispatcher.archive.trouble))
+                disk_at = loop.time() + DISK_TICK
+            await dispatcher.archive.settle()
+        except OSError as error:
+            dispatcher.set_trouble(f"the repository cannot be written: {error}")
+        except Exception:
+            log.exception("this should not have happened")
+        await asyncio.sleep(TICK)
+
+
+# -- the state directory and the socket ------------------------------------------------
+
+
+@contextlib.contextmanager
+def only_one(state: Path, name: str = "clusterbuild") -> Iterator[None]:
+    """Holds STATE/NAME.lock with our pid in it. Raises Fault where another process does."""
+    path = state / f"{name}.lock"
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Fault(
+            Kind.CANNOT_CREATE,
+            f"the state directory {state} cannot be written: {error.strerror}",
+            "make it writable for this user, or name another with --state DIR",
+        ) from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            other = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
+            raise Fault(
+                Kind.INTERRUPTED,
+                f"another '{name}' (pid {other}) uses the state directory {state}",
+                "wait for it or stop it, or name another directory with --state DIR",
+            ) from error
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _check_build_user(settings: config.Settings) -> None:
+    """A build user must be able to reach the job directories, which are below the state."""
+    if not settings.build_user:
+        return
+    if os.geteuid() != 0:
+        raise Fault(
+            Kind.CONFIG,
+            f"build_user is {settings.build_user}, but only root can run jobs as somebody else",
+            "leave build_user out, or start the daemon as root",
+        )
+    mode = stat.S_IMODE(settings.state.stat().st_mode)
+    if not mode & stat.S_IXOTH:
+        raise Fault(
+            Kind.CONFIG,
+            f"{settings.build_user} cannot reach its jobs in {settings.state}",
+            f"let others pass through: chmod o+x {settings.state}",
+        )
+
+
+@contextlib.asynccontextmanager
+async def _served(
+    settings: config.Settings, dispatcher: Dispatcher, exchange: Exchange
+) -> AsyncIterator[None]:
+    """The gRPC server, for as long as the block lasts."""
+    server = grpc.aio.server(options=client.SERVER_OPTIONS)
+    rpc.add_StatusServicer_to_server(
+        StatusService(dispatcher, exchange.connection, "local"), server
+    )
+    rpc.add_ControlServicer_to_server(ControlService(dispatcher), server)
+    reader = LogReader(dispatcher, dispatcher.engines, dispatcher.logs)
+    rpc.add_LogsServicer_to_server(LogsService(reader), server)
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    names = (*SERVICES, reflection.SERVICE_NAME, health.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+    path = Path(settings.address.removeprefix("unix:"))
+    _bind(server, path)
+    await server.start()
+    for name in ("", *SERVICES):
+        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        yield
+    finally:
+        await server.stop(GRACE)
+        _unlink(path)
+
+
+def _bind(server: grpc.aio.Server, path: Path) -> None:
+    """Binds the Unix socket; one at which nobody answers is of a daemon that was killed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if path.is_socket() and not _answers(path):
+            path.unlink()
+        elif path.exists():
+            raise Fault(
+                Kind.UNAVAILABLE,
+                f"another program serves the socket {path}",
+                "stop that one, or name another with 'listen' in the configuration",
+            )
+        mask = os.umask(0o177)
+        try:
+            server.add_insecure_port(f"unix:{path}")
+        finally:
+            os.umask(mask)
+    except (OSError, RuntimeError) as error:
+        raise Fault(
+            Kind.CANNOT_CREATE,
+            f"the socket {path} cannot be made: {error}",
+            "make its directory writable for this user, or set 'listen' in the configuration",
+        ) from error
+
+
+def _unlink(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+    return True
+
+
+# -- signals ---------------------------------------------------------------------------
+
+
+def _on_signals(
+    path: Path | None,
+    reread: Callable[[], config.Settings],
+    dispatcher: Dispatcher,
+    keepers: list[Keeper],
+) -> asyncio.Event:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def reload() -> None:
+        try:
+            settings = reread()
+        except Fault as fault:
+            log.error("the configuration was not read again: %s", fault)
+            return
+        dispatcher.rules = rules_of(settings)
+        logging.getLogger("clusterbuild").setLevel(settings.log_level.upper())
+        for keeper in keepers:
+            keeper.probe_soon()
+        names = ", ".join(config.RELOADED)
+        log.info("%s was read again: %s are in force", path or "the configuration", names)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    return stopped

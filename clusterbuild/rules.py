@@ -1,0 +1,30 @@
+"""What an operator has set about hosts and jobs, and how it stands with clusterdep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Settings that the dispatcher works by. Times are seconds, sizes bytes; 0: none."""
+
+    dispatcher: str  # its name, stable over restarts
+    slots: int = 0  # of a host; 0: as many as it has cores
+    sandbox: str = "auto"  # auto, or one of engines.HostFacts.sandboxes
+    build_user: str = ""
+    search_path: str = ""
+    time_limit: float = 8 * 3600.0
+    stage_time_limit: float = 0.0
+    log_limit: int = 256 * 2**20
+
+
+@dataclass
+class Connection:
+    """How it stands with clusterdep."""
+
+    address: str
+    connected: bool = False
+    problem: str = ""
+    errors: int = 0  # calls that failed
+    exchanges: int = 0  # answers
