@@ -85,12 +85,7 @@ async def serve(
     path: Path | None,
     settings: config.Settings,
     reread: Callable[[], config.Settings],
-    engines_of: #: The name of this machine where no hosts are configured.
-LOCALHOST = "localhost"
-#: Paths that can stand in makefiles and shell words as they are.
-PLAIN_PATH = re.compile(r"[A-Za-z0-9./+@,~_-]+")
-
-MakeEngines = local_engines,
+    engines_of: MakeEngines = local_engines,
 ) -> None:
     """Serves until SIGTERM or SIGINT; what runs on hosts goes on, and is taken up again.
 
