@@ -176,8 +176,18 @@ class Graph:
         return _reach(packages, self.dependents)
 
     def depth(self, package: int) -> int:
-        """Number of transitive dependents and itself: pbulk's PKG_DEPTH."""
-        return len(self.dependent_closure((package,)))
+        """Number of transitive dependents and itself: pbulk's PKG_DEPTH.
+
+        For pbulk a package with an unresolvable pattern requires nothing at all.
+        """
+        found = {package}
+        work = [package]
+        while work:
+            for other in self.dependents[work.pop()]:
+                if other not in found and self.own[other] is not State.UNRESOLVED:
+                    found.add(other)
+                    work.append(other)
+        return len(found)
 
     def bottom_levels(self, seconds: Sequence[float], among: set[int] | None = None) -> list[float]:
         """Expected seconds from the start of each package to the end of the last that needs it.
