@@ -192,12 +192,11 @@ def _of_result(result: JobResult) -> Judgement:
 
 
 def _described(result: JobResult) -> Judgement:
-    """With the stage before it, and after it what the host itself said."""
+    """With what the host itself said. The stage is told apart."""
     judgement = _of_result(result)
-    stage = f"{result.stage}: " if result.stage else ""
     said = result.message.strip()
     more = f" ({said})" if said and said not in judgement.message else ""
-    return Judgement(judgement.blame, f"{stage}{judgement.message}{more}")
+    return Judgement(judgement.blame, f"{judgement.message}{more}")
 
 
 def judge(case: Case) -> Judgement:

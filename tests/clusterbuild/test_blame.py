@@ -28,67 +28,67 @@ def failed(*evidence, stage="build", status=1, message="", outcome=Outcome.FAILE
 
 RESULTS = [
     # evidence, facts, blame, message
-    ((E.EXIT,), {}, Blame.PACKAGE, "build: exit status 1"),
-    ((), {}, Blame.PACKAGE, "build: exit status 1"),
-    ((E.EXIT, E.NO_SPACE), {}, Blame.HOST, "build: the disk of the host is full"),
-    ((E.EXIT, E.MEMORY), {}, Blame.HOST, "build: the memory of the host ran out"),
-    ((E.EXIT, E.DISK_ERROR), {}, Blame.HOST, "build: the disk of the host has errors"),
+    ((E.EXIT,), {}, Blame.PACKAGE, "exit status 1"),
+    ((), {}, Blame.PACKAGE, "exit status 1"),
+    ((E.EXIT, E.NO_SPACE), {}, Blame.HOST, "the disk of the host is full"),
+    ((E.EXIT, E.MEMORY), {}, Blame.HOST, "the memory of the host ran out"),
+    ((E.EXIT, E.DISK_ERROR), {}, Blame.HOST, "the disk of the host has errors"),
     (
         (E.EXIT, E.FETCH),
         {"DISTFILE": "foo-1.0.tar.gz", "SITES": "https://example.org/"},
         Blame.INFRASTRUCTURE,
-        "build: distfile foo-1.0.tar.gz could not be had from https://example.org/",
+        "distfile foo-1.0.tar.gz could not be had from https://example.org/",
     ),
     (
         (E.EXIT, E.CHECKSUM),
         {"DISTFILE": "foo-1.0.tar.gz"},
         Blame.INFRASTRUCTURE,
-        "build: distfile foo-1.0.tar.gz is not the one wanted",
+        "distfile foo-1.0.tar.gz is not the one wanted",
     ),
-    ((E.EXIT, E.FETCH, E.NO_SPACE), {}, Blame.HOST, "build: the disk of the host is full"),
+    ((E.EXIT, E.FETCH, E.NO_SPACE), {}, Blame.HOST, "the disk of the host is full"),
     (
         (E.EXIT, E.UNLISTED),
         {"REQUIREMENT": "bar>=1"},
         Blame.PACKAGE,
-        "build: asks for bar>=1, which it does not list",
+        "asks for bar>=1, which it does not list",
     ),
     (
         (E.EXIT, E.REQUIREMENT),
         {"REQUIREMENT": "bar-1.0"},
         Blame.PACKAGE,
-        "build: requirement bar-1.0 cannot be installed",
+        "requirement bar-1.0 cannot be installed",
     ),
     (
         (E.EXIT, E.REQUIREMENT, E.DAMAGED),
         {"REQUIREMENT": "bar-1.0"},
         Blame.INFRASTRUCTURE,
-        "build: the file of requirement bar-1.0 is damaged",
+        "the file of requirement bar-1.0 is damaged",
     ),
-    ((E.TIME_LIMIT,), {"LIMIT": "600"}, Blame.PACKAGE, "build: took longer than 600 s"),
+    ((E.TIME_LIMIT,), {"LIMIT": "600"}, Blame.PACKAGE, "took longer than 600 s"),
     (
         (E.STAGE_TIME_LIMIT,),
         {"LIMIT": "60"},
         Blame.PACKAGE,
-        "build: took longer than 60 s in one stage",
+        "took longer than 60 s in one stage",
     ),
-    ((E.LOG_LIMIT,), {"LIMIT": "9"}, Blame.PACKAGE, "build: wrote a log of more than 9 bytes"),
+    ((E.LOG_LIMIT,), {"LIMIT": "9"}, Blame.PACKAGE, "wrote a log of more than 9 bytes"),
     (
         (E.NO_PACKAGE,),
         {},
         Blame.PACKAGE,
-        "build: passed all stages without making a package file",
+        "passed all stages without making a package file",
     ),
-    ((E.SANDBOX,), {}, Blame.HOST, "build: the sandbox could not be set up"),
-    ((E.TOOL,), {"TOOL": "bmake"}, Blame.HOST, "build: the host has no bmake"),
-    ((E.TOOL,), {}, Blame.HOST, "build: the host has no (unknown)"),
-    ((E.KIT,), {}, Blame.INFRASTRUCTURE, "build: the bootstrap kit cannot be used"),
-    ((E.TREE,), {}, Blame.INFRASTRUCTURE, "build: the tree has no such package directory"),
-    ((E.BAD_JOB,), {}, Blame.INFRASTRUCTURE, "build: the host refused the job's description"),
-    ((E.ORDER, E.SIGNAL), {"SIGNAL": "15"}, Blame.OPERATOR, "build: was told to end"),
-    ((E.SIGNAL, E.EXIT), {"SIGNAL": "9"}, Blame.HOST, "build: was killed by signal 9"),
-    ((E.SIGNAL,), {"SIGNAL": "15"}, Blame.HOST, "build: was killed by signal 15"),
-    ((E.SIGNAL,), {"SIGNAL": "11"}, Blame.PACKAGE, "build: was killed by signal 11"),
-    ((E.SIGNAL,), {}, Blame.PACKAGE, "build: was killed by signal (unknown)"),
+    ((E.SANDBOX,), {}, Blame.HOST, "the sandbox could not be set up"),
+    ((E.TOOL,), {"TOOL": "bmake"}, Blame.HOST, "the host has no bmake"),
+    ((E.TOOL,), {}, Blame.HOST, "the host has no (unknown)"),
+    ((E.KIT,), {}, Blame.INFRASTRUCTURE, "the bootstrap kit cannot be used"),
+    ((E.TREE,), {}, Blame.INFRASTRUCTURE, "the tree has no such package directory"),
+    ((E.BAD_JOB,), {}, Blame.INFRASTRUCTURE, "the host refused the job's description"),
+    ((E.ORDER, E.SIGNAL), {"SIGNAL": "15"}, Blame.OPERATOR, "was told to end"),
+    ((E.SIGNAL, E.EXIT), {"SIGNAL": "9"}, Blame.HOST, "was killed by signal 9"),
+    ((E.SIGNAL,), {"SIGNAL": "15"}, Blame.HOST, "was killed by signal 15"),
+    ((E.SIGNAL,), {"SIGNAL": "11"}, Blame.PACKAGE, "was killed by signal 11"),
+    ((E.SIGNAL,), {}, Blame.PACKAGE, "was killed by signal (unknown)"),
 ]
 
 
@@ -110,13 +110,13 @@ def test_evidence_alone_is_enough(evidence):
 
 def test_what_the_host_says_is_added_once():
     told = judge(failed(E.NO_SPACE, message="cc: No space left on device"))
-    assert told.message == "build: the disk of the host is full (cc: No space left on device)"
-    assert judge(failed(E.EXIT, message="exit status 1")).message == "build: exit status 1"
+    assert told.message == "the disk of the host is full (cc: No space left on device)"
+    assert judge(failed(E.EXIT, message="exit status 1")).message == "exit status 1"
 
 
 def test_a_brace_in_what_the_host_says_is_only_text():
     told = judge(failed(E.FETCH, DISTFILE="{0}", SITES="{SITES}"))
-    assert told.message == "build: distfile {0} could not be had from {SITES}"
+    assert told.message == "distfile {0} could not be had from {SITES}"
 
 
 def test_nothing_known_is_never_the_package():

@@ -147,7 +147,7 @@ async def test_a_failure_of_the_package(world):
     world.host.fail(world.host.of("foo-1.0"))
     result = await world.result_of(grant)
     assert (result.built, result.blame) == (False, pb.BLAME_PACKAGE)
-    assert (result.stage, result.message) == ("build", "build: exit status 1")
+    assert (result.stage, result.message) == ("build", "exit status 1")
     assert await world.log("foo-1.0", stage="build") == b"cc: something is wrong\n"
     assert result.log == str(world.settings.state / "logs/test/foo-1.0" / grant.attempt)
 
