@@ -1,0 +1,7 @@
+int answer(void);
+
+int
+main(void)
+{
+	return answer();
+}

@@ -1,0 +1,5 @@
+int
+answer(void)
+{
+	return forty_two;	/* nobody has declared this */
+}

@@ -1,0 +1,27 @@
+# For packages written in tinylang: picks the version.
+#
+# TINYLANG_VERSIONS_ACCEPTED	the versions the package can do with (13 12)
+# TINYLANG_VERSION_DEFAULT	the one the user prefers
+# TINYLANG_VERSION_REQD		the one to use, set by a bulk build
+# TLVERSION, TLPKGPREFIX	the one that is used, and what begins the PKGNAME of modules
+
+TINYLANG_VERSIONS_ACCEPTED?=	13 12
+TINYLANG_VERSION_DEFAULT?=	13
+.if defined(TINYLANG_VERSION_REQD)
+TLVERSION=	${TINYLANG_VERSION_REQD}
+.elif !empty(TINYLANG_VERSIONS_ACCEPTED:M${TINYLANG_VERSION_DEFAULT})
+TLVERSION=	${TINYLANG_VERSION_DEFAULT}
+.else
+TLVERSION=	${TINYLANG_VERSIONS_ACCEPTED:[1]}
+.endif
+.if empty(TINYLANG_VERSIONS_ACCEPTED:M${TLVERSION})
+PKG_SKIP_REASON+=	"tinylang${TLVERSION} is not accepted: wants one of ${TINYLANG_VERSIONS_ACCEPTED}"
+.endif
+
+TLPKGPREFIX=	tl${TLVERSION}
+TL=		${LOCALBASE}/bin/tl${TLVERSION}
+TLLIB=		lib/tinylang${TLVERSION}
+PLIST_SUBST+=	TLVERSION=${TLVERSION} TLLIB=${TLLIB}
+MAKE_FLAGS+=	TLVERSION=${TLVERSION} TLLIB=${PREFIX}/${TLLIB} TL=${TL}
+
+DEPENDS+=	tinylang${TLVERSION}-[0-9]*:../../lang/tinylang${TLVERSION}
