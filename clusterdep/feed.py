@@ -265,9 +265,9 @@ class Feed:
         store = self.ledger.store
         now = self.ledger.clock()
         with self.ledger.transaction():
-            for path, scan in delivery.scans.items():
-                store.run(
-                    "put_pkgpath",
+            store.run_many(
+                "put_pkgpath",
+                (
                     {
                         "profile_id": profile_id,
                         "path": path,
@@ -276,8 +276,11 @@ class Feed:
                         "seconds": scan.seconds,
                         "error": scan.error,
                         "inputs_digest": scan.inputs_digest,
-                    },
-                )
+                    }
+                    for path, scan in delivery.scans.items()
+                ),
+            )
+            for path, scan in delivery.scans.items():
                 if scan.error:
                     self.ledger.event(name, "scan-failed", path, key_line(scan.error))
             path_ids = {r["path"]: r["id"] for r in store.rows("pkgpaths", (profile_id,))}
@@ -286,13 +289,13 @@ class Feed:
                 [(at, path_ids[path]) for path, at in plan.positions.items() if path in path_ids],
             )
             store.run_many("drop_record", [(package,) for package in plan.dropped])
-            store.run_many("put_record", [_row(*item, path_ids) for item in plan.put])
+            store.run_many("put_record", (_row(*item, path_ids) for item in plan.put))
             store.run_many("drop_pkgpath", [(path,) for path in plan.dropped_paths])
             store.run_many("mark_duplicate", [(d, p) for p, d in plan.duplicates.items()])
             touched = list(plan.requirements) + plan.dropped
             store.run_many("drop_requirements", [(package,) for package in touched])
             store.run_many(
-                "put_requirement", [row for rows in plan.requirements.values() for row in rows]
+                "put_requirement", (row for rows in plan.requirements.values() for row in rows)
             )
             complete = delivery.end is not None and delivery.end.complete
             if complete or delivery.header.revision:
@@ -380,8 +383,9 @@ def make_plan(
     for package, old in standing.items():
         if package not in gone and package not in changed and old.duplicate != (package in doubles):
             plan.duplicates[package] = package in doubles
+    texts = _Texts()
     for package in (touched | changed) - gone:
-        plan.requirements[package] = list(_requirements(before, package))
+        plan.requirements[package] = list(_requirements(before, package, texts))
     return plan
 
 
@@ -434,26 +438,37 @@ def _tokens(text: bytes) -> tuple[bytes, ...]:
     return tuple(found[1].split()) if found else ()
 
 
+class _Texts:
+    """Pattern and location of dependency tokens as the database has them, each made once."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[bytes, str, str]] = {}
+
+    def of(self, token: bytes) -> tuple[bytes, str, str]:
+        """(pattern, pattern as text, location as text)."""
+        known = self._known.get(token)
+        if known is None:
+            parsed = resolve.parse_token(token)
+            known = self._known[token] = (
+                parsed.pattern,
+                (parsed.pattern or token).decode(errors="backslashreplace"),
+                parsed.pkgpath.decode(errors="backslashreplace"),
+            )
+        return known
+
+
 def _requirements(
-    resolver: resolve.Resolver, package: int
+    resolver: resolve.Resolver, package: int, texts: _Texts
 ) -> Iterable[tuple[int, int, str, str, int | None, str]]:
     """Rows of the table requirement: one for each distinct dependency token of the package."""
     resolution = resolver.resolution(package)
     if resolution is None:
         return
     problems = {problem.subject: problem for problem in resolution.problems}
-    rows: dict[bytes, tuple[int | None, str]] = {}
-    for token, choice in zip(resolver.package(package).depends, resolution.choices, strict=True):
-        parsed = resolve.parse_token(token)
-        problem = problems.get(parsed.pattern) or problems.get(token)
-        rows.setdefault(token, (choice, "" if choice is not None or not problem else str(problem)))
-    for position, (token, (required, why)) in enumerate(rows.items()):
-        parsed = resolve.parse_token(token)
-        yield (
-            package,
-            position,
-            (parsed.pattern or token).decode(errors="backslashreplace"),
-            parsed.pkgpath.decode(errors="backslashreplace"),
-            required,
-            why,
-        )
+    tokens = resolver.package(package).depends
+    choices = dict(zip(reversed(tokens), reversed(resolution.choices), strict=True))
+    for position, token in enumerate(dict.fromkeys(tokens)):
+        pattern, text, location = texts.of(token)
+        required = choices[token]
+        problem = None if required is not None else problems.get(pattern) or problems.get(token)
+        yield package, position, text, location, required, "" if not problem else str(problem)

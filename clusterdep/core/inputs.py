@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 
 #: Lines of a record that do not change what is built.
-VOLATILE = (b"SCAN_DEPENDS=", b"MAINTAINER=", b"PBULK_WEIGHT=", b"DEPENDS=")
+_VOLATILE = re.compile(rb"^(?:SCAN_DEPENDS|MAINTAINER|PBULK_WEIGHT|DEPENDS)=.*\n?", re.MULTILINE)
 
 
 def record_digest(text: bytes) -> bytes:
@@ -14,12 +15,8 @@ def record_digest(text: bytes) -> bytes:
 
     Runs of blanks count as one: make prints them as its variables happen to be built.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for line in text.splitlines():
-        if line and not line.startswith(VOLATILE):
-            digest.update(b" ".join(line.split()))
-            digest.update(b"\n")
-    return digest.digest()
+    lasting = b" ".join(_VOLATILE.sub(b"", text).split())
+    return hashlib.blake2b(lasting, digest_size=16).digest()
 
 
 def input_key(
