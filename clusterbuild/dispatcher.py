@@ -222,8 +222,9 @@ class Dispatcher:
         self._steps.prepared(name, sandbox, sandbox.slots)
         if self.hosts[name].slots != sandbox.slots:
             self.hosts[name] = host_rules.resized(self.hosts[name], sandbox.slots)
+            log.info("host %s has %d slots, sandbox %s", name, sandbox.slots, sandbox.kind)
             self.news.set()
-        self.host_happen(name, host_rules.Event.PROBED, sandbox.remark)
+        self.host_happen(name, host_rules.Event.PROBED)
 
     def expected(self, name: str) -> list[Attempt]:
         """What a look at the host must show, or else it is gone; to be asked before the look."""

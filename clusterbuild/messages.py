@@ -49,7 +49,6 @@ class Sandbox:
 
     kind: str
     slots: int
-    remark: str = ""  # for people
 
 
 def sandbox_of(facts: HostFacts, rules: Rules) -> Sandbox:
@@ -65,7 +64,7 @@ def sandbox_of(facts: HostFacts, rules: Rules) -> Sandbox:
             f"{', '.join(facts.sandboxes) or 'none at all'}"
         )
     if kinds[0] == "none":
-        return Sandbox("none", 1, "one slot, because jobs cannot have a sandbox each")
+        return Sandbox("none", 1)
     return Sandbox(kinds[0], rules.slots or max(1, facts.cores))
 
 

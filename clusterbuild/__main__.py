@@ -1,0 +1,5 @@
+"""`python -m clusterbuild`."""
+
+from clusterbuild.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,218 @@
+"""The report of a run: data in, text or JSON out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+#: How many names of what a failure blocks are shown in text.
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Unbuilt:
+    """A package that is not built, and one sentence why."""
+
+    pkgname: str
+    pkgpath: str
+    status: str
+    why: str
+    selected: bool = True
+
+
+@dataclass(frozen=True)
+class Failed(Unbuilt):
+    """A package whose build failed: where its log is, and what it keeps from being built."""
+
+    host: str = ""
+    seconds: float = 0.0
+    log: str = ""
+    blocks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScanFailure:
+    """A pkgpath that could not be scanned, and the line of make's error that says most."""
+
+    pkgpath: str
+    error: str
+    selected: bool = True
+
+
+@dataclass(frozen=True)
+class Count:
+    """Packages of one status."""
+
+    all: int = 0
+    needed: int = 0  # selected, or required by something selected
+    selected: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a report says. Times are seconds since 1970."""
+
+    profile: str
+    tree: str
+    prefix: str
+    selection: tuple[str, ...]
+    started: float  # 0: it is about no run, but about how things are
+    ended: float
+    counts: dict[str, Count]
+    built: tuple[str, ...] = ()  # in this run, in order
+    failed: tuple[Failed, ...] = ()
+    blocked: tuple[Unbuilt, ...] = ()
+    unresolved: tuple[Unbuilt, ...] = ()
+    prefailed: tuple[Unbuilt, ...] = ()
+    skipped: tuple[Unbuilt, ...] = ()
+    left: tuple[Unbuilt, ...] = ()  # could be built, but was not: open, waiting, held, ...
+    scan_failures: tuple[ScanFailure, ...] = ()
+    scan_failure_count: int = 0  # all of them: the list is cut
+    missing_selection: tuple[str, ...] = ()
+    repository: str = ""
+    logs: str = ""
+    problem: str = ""  # why the run ended before it was through
+    directory: str = field(default="", compare=False)  # where the report is kept
+
+    @property
+    def not_built(self) -> list[Unbuilt]:
+        """What was selected, could not be left out, and is not built."""
+        every = (*self.failed, *self.blocked, *self.unresolved, *self.prefailed, *self.left)
+        return [package for package in every if package.selected]
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything selected is built, or has a reason to be skipped."""
+        scans = [failure for failure in self.scan_failures if failure.selected]
+        return not (self.not_built or self.missing_selection or scans or self.problem)
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """The report as plain values."""
+    return {**asdict(report), "complete": report.complete}
+
+
+def sentence(report: Report) -> str:
+    """The outcome in one sentence."""
+    built = report.counts.get("built", Count()).selected
+    skipped = report.counts.get("skipped", Count()).selected
+    total = sum(count.selected for count in report.counts.values())
+    parts = [f"{built} of {total} selected packages are built"]
+    if report.built:
+        parts.append(f"{len(report.built)} packages were built in this run")
+    elif report.started:
+        parts.append("nothing was built in this run")
+    if skipped:
+        parts.append(f"{skipped} are skipped")
+    if report.not_built:
+        parts.append(f"{len(report.not_built)} are not built")
+    return "; ".join(parts)
+
+
+def render(report: Report, *, names: bool = True) -> str:
+    """The report as text; with `names` also what was built."""
+    lines = [*_head(report), *_counts(report)]
+    if names and report.built:
+        lines += ["", f"Built in this run ({len(report.built)})", *_indented(report.built)]
+    if report.failed:
+        lines += ["", f"Failed ({len(report.failed)})"]
+        for failure in report.failed:
+            lines += _failed(failure)
+    lines += _section("Blocked, because they need what cannot be built", report.blocked)
+    lines += _section("Unresolved: nothing matches what they ask for", report.unresolved)
+    lines += _section("Marked as failing, or not scanned", report.prefailed)
+    lines += _section("Left", report.left)
+    lines += _section("Skipped, as they ask to be here", report.skipped)
+    lines += _scans(report)
+    if report.missing_selection:
+        lines += ["", "Selected, but there is nothing of that name"]
+        lines += _indented(report.missing_selection)
+    lines += _places(report)
+    return "\n".join(lines) + "\n"
+
+
+def _head(report: Report) -> Iterator[str]:
+    yield f"Report of profile {report.profile}"
+    yield ""
+    yield f"  tree      {report.tree}"
+    yield f"  prefix    {report.prefix}"
+    yield f"  selected  {' '.join(report.selection) or 'everything'}"
+    if report.started:
+        yield f"  started   {_moment(report.started)}"
+        yield f"  took      {duration(report.ended - report.started)}"
+    if report.problem:
+        yield f"  problem   {report.problem}"
+    yield f"  result    {sentence(report)}"
+
+
+def _counts(report: Report) -> Iterator[str]:
+    if not report.counts:
+        return
+    yield ""
+    yield f"  {'':12}{'selected':>10}{'needed':>10}{'all':>10}"
+    for status, count in report.counts.items():
+        yield f"  {status:12}{count.selected:>10}{count.needed:>10}{count.all:>10}"
+
+
+def _failed(failure: Failed) -> Iterator[str]:
+    yield f"  {failure.pkgname}  ({failure.pkgpath})"
+    where = f", on {failure.host} after {failure.seconds:.0f} s" if failure.host else ""
+    yield f"      {failure.why}{where}"
+    if failure.log:
+        yield f"      log: {failure.log}"
+    if failure.blocks:
+        shown = ", ".join(failure.blocks[:SHOWN])
+        more = len(failure.blocks) - SHOWN
+        rest = f" and {more} more" if more > 0 else ""
+        yield f"      blocks {len(failure.blocks)}: {shown}{rest}"
+
+
+def _section(title: str, packages: tuple[Unbuilt, ...]) -> Iterator[str]:
+    if not packages:
+        return
+    yield ""
+    yield f"{title} ({len(packages)})"
+    for package in packages:
+        status = f"{package.status}: " if title == "Left" else ""
+        yield f"  {package.pkgname}  ({package.pkgpath})"
+        yield f"      {status}{package.why or 'no reason is known'}"
+
+
+def _scans(report: Report) -> Iterator[str]:
+    if not report.scan_failure_count:
+        return
+    yield ""
+    yield f"Could not be scanned ({report.scan_failure_count})"
+    for failure in report.scan_failures:
+        yield f"  {failure.pkgpath}"
+        yield f"      {failure.error}"
+    if report.scan_failure_count > len(report.scan_failures):
+        yield f"  and {report.scan_failure_count - len(report.scan_failures)} more"
+
+
+def _places(report: Report) -> Iterator[str]:
+    yield ""
+    yield f"  packages  {report.repository}"
+    yield f"  logs      {report.logs}"
+    if report.directory:
+        yield f"  report    {report.directory}"
+
+
+def _indented(words: tuple[str, ...]) -> list[str]:
+    return [f"  {word}" for word in words]
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: `12 s`, `3 min 5 s`, `2 h 7 min`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

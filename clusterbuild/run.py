@@ -1,0 +1,283 @@
+"""`clusterbuild run`: one command that builds a tree with both daemons, and says how it went."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from clusterbuild import gather, kit
+from clusterbuild.calls import Calls
+from clusterbuild.daemon import LOCALHOST, PLAIN_PATH, only_one
+from clusterbuild.follow import Follower
+from clusterbuild.progress import Progress, printable
+from clusterbuild.report import Report, render, to_json
+from clusterbuild.scan import Scan, scan
+from clusterbuild.supervise import Child
+from clusterdep.api import client
+from clusterdep.api.errors import Fault, Kind
+from clusterdep.api.v1 import clusterdep_pb2 as pb
+
+Answer = TypeVar("Answer")
+
+#: How long jobs that are told to end may take, seconds.
+END_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `clusterbuild run` was told."""
+
+    tree: Path
+    profile: str
+    state: Path
+    kit: Path | None = None
+    prefix: str = ""
+    make: str = ""
+    distdir: Path | None = None
+    select: tuple[str, ...] = ()
+    slots: int = 0
+    scan_jobs: int = 0
+    retry_failed: bool = False
+    serve: bool = False  # go on when nothing is left to do
+    names: bool = False  # the report on the screen lists what was built
+
+
+class Interrupted(Exception):
+    """Somebody wants the run to end; carries the number of the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Run:
+    """One run, from the kit to the report."""
+
+    def __init__(self, options: Options, progress: Progress) -> None:
+        self._options = options
+        self._progress = progress
+        self._state = options.state
+        self._started = time.time()
+        self._follower: Follower | None = None  # once there is a profile to report on
+        self._outcome: int | None = None  # exit code, once nothing was left to do
+        self._signals: asyncio.Queue[int] = asyncio.Queue()
+
+    async def main(self) -> int:
+        """Does it all; returns the exit code. Raises Fault if the run could not be done."""
+        check(self._options)
+        with only_one(self._state, "run"):
+            self._listen()
+            dep = Child("clusterdep", self._state, [], self._progress.say)
+            build = Child("clusterbuild", self._state, self._words(), self._progress.say)
+            try:
+                made = await self._first(self._make_kit())
+                await self._first(dep.begin())
+                await self._first(build.begin())
+                async with (
+                    client.connect(dep.address) as one,
+                    client.connect(build.address) as other,
+                ):
+                    return await self._with_daemons(Calls(one, other), made, dep, build)
+            except Interrupted as interrupted:
+                return 128 + interrupted.number
+            finally:
+                self._progress.close()
+                await build.stop()
+                await dep.stop()
+
+    def _words(self) -> list[str]:
+        words = ["--clusterdep", client.default_address("clusterdep", self._state)]
+        return [*words, "--slots", str(self._options.slots)] if self._options.slots else words
+
+    # -- signals ------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signals.put_nowait, number)
+
+    async def _first(
+        self, awaited: Awaitable[Answer], guards: Sequence[asyncio.Task[None]] = ()
+    ) -> Answer:
+        """The outcome of `awaited`; Interrupted if a signal comes first, or a guard's Fault."""
+        work = asyncio.ensure_future(awaited)
+        signalled = asyncio.ensure_future(self._signals.get())
+        every: set[asyncio.Future[object]] = {work, signalled, *guards}  # type: ignore[arg-type]
+        try:
+            await asyncio.wait(every, return_when=asyncio.FIRST_COMPLETED)
+            for guard in guards:
+                if guard.done():
+                    guard.result()
+            if work.done():
+                return work.result()
+            raise Interrupted(signalled.result())
+        finally:
+            work.cancel()
+            signalled.cancel()
+            await asyncio.gather(work, signalled, return_exceptions=True)
+
+    # -- the way ------------------------------------------------------------------
+
+    async def _make_kit(self) -> kit.Kit:
+        options = self._options
+        if options.kit is not None:
+            return await asyncio.to_thread(kit.given_kit, options.kit, options.prefix)
+        prefix = options.prefix or str(self._state / "prefix")
+        return await kit.made_kit(options.tree, prefix, self._state / "kit", options.make)
+
+    async def _with_daemons(self, calls: Calls, made: kit.Kit, dep: Child, build: Child) -> int:
+        keeping = [asyncio.create_task(child.keep()) for child in (dep, build)]
+        try:
+            return await self._first(self._build(calls, made), keeping)
+        except Interrupted as interrupted:
+            await self._end_jobs(calls, build, keeping)
+            if self._outcome is not None:
+                return self._outcome
+            with contextlib.suppress(Interrupted):
+                await self._first(self._report(calls, "it was interrupted"), keeping)
+            self._progress.say(f"All is kept in {self._state}; the next run goes on from there.")
+            return 128 + interrupted.number
+        finally:
+            for task in keeping:
+                task.cancel()
+            await asyncio.gather(*keeping, return_exceptions=True)
+
+    async def _build(self, calls: Calls, made: kit.Kit) -> int:
+        options = self._options
+        await calls.resume()
+        profile = pb.Profile(
+            name=options.profile,
+            tree=str(options.tree),
+            prefix=made.prefix,
+            pkgdb=made.pkgdb,
+            kit=str(made.path),
+            make=options.make,
+            distdir=str(options.distdir or ""),
+        )
+        await calls.put_profile(profile, options.select)
+        self._follower = Follower(calls, options.profile, self._progress)
+        async with self._follower:
+            self._progress.say(f"Scanning {options.tree}")
+            await scan(calls, self._scan(made))
+            if options.retry_failed:
+                await calls.retry(options.profile)
+            return await self._followed(calls, self._follower)
+
+    async def _followed(self, calls: Calls, follower: Follower) -> int:
+        """What came of it when nothing was left to do, and after that as long as is wanted."""
+        why = await follower.until_idle()
+        problem = f"nothing can go on: {why}" if why else ""
+        report = await self._report(calls, problem)
+        if problem:
+            raise Fault(Kind.UNAVAILABLE, problem, f"see the logs in {self._state}")
+        self._outcome = os.EX_OK if report is not None and report.complete else 1
+        if self._options.serve:
+            self._progress.say("Nothing is left to do. Serving and watching until Ctrl-C.")
+            await follower.for_ever()
+        return self._outcome
+
+    def _scan(self, made: kit.Kit) -> Scan:
+        return Scan(
+            profile=self._options.profile,
+            words=self._options.select,
+            address=client.default_address("clusterdep", self._state),
+            kit=made,
+            base=self._state / "hosts" / LOCALHOST,
+            log=self._state / "scan.log",
+            jobs=self._options.scan_jobs,
+        )
+
+    # -- the end ------------------------------------------------------------------------
+
+    async def _end_jobs(
+        self, calls: Calls, build: Child, keeping: Sequence[asyncio.Task[None]]
+    ) -> None:
+        """Ends what runs, and waits for it unless a second signal comes."""
+        if not build.ours:
+            self._progress.say("What runs goes on: the daemons were not started by a run.")
+            return
+        self._progress.say("Ending what runs. Once more to leave at once.")
+        with contextlib.suppress(Interrupted, Fault, TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                await self._first(_jobs_ended(calls), keeping)
+
+    async def _report(self, calls: Calls, problem: str = "") -> Report | None:
+        """Makes the report, keeps it, and shows it. Raises Fault."""
+        if self._follower is None:
+            return None
+        built = self._follower.built
+        report = await calls.patiently(
+            lambda: gather.gather(
+                calls.query,
+                self._options.profile,
+                started=self._started,
+                built=built,
+                state=self._state,
+                problem=problem,
+            ),
+            "clusterdep",
+        )
+        directory = self._state / "report"
+        try:
+            await asyncio.to_thread(gather.save, report, directory)
+        except OSError as error:
+            what = f"the report cannot be kept in {directory}: {error.strerror}"
+            raise Fault(Kind.CANNOT_CREATE, what) from error
+        self._progress.close()
+        for line in render(report, names=self._options.names).splitlines():
+            self._progress.say(printable(line))
+        self._progress.record("report", report=to_json(report))
+        return report
+
+
+async def _jobs_ended(calls: Calls) -> None:
+    while await calls.stop(now=True):  # noqa: ASYNC110  nobody tells us when they have ended
+        await asyncio.sleep(0.1)
+
+
+def check(options: Options) -> None:
+    """What can be said before anything is begun; makes the state directory. Raises Fault."""
+    tree, state = options.tree, options.state
+    if not tree.is_dir():
+        raise Fault(Kind.NO_INPUT, f"there is no tree {tree}", "name one with --tree DIR")
+    if not os.access(tree / "Makefile", os.R_OK):
+        raise Fault(
+            Kind.NO_INPUT,
+            f"{tree} is no pkgsrc tree: it has no Makefile that can be read",
+            "name one with --tree DIR",
+        )
+    if options.kit is None and not (tree / "bootstrap/bootstrap").is_file():
+        raise Fault(
+            Kind.NO_INPUT,
+            f"there is no bootstrap kit for {tree}, and nothing to make one with",
+            "name one with --kit FILE.tgz",
+        )
+    for path in (state, tree):
+        if not PLAIN_PATH.fullmatch(str(path)):
+            raise Fault(
+                Kind.CONFIG,
+                f"makefiles cannot handle the name of the directory {path}",
+                "use one of letters, digits and ./+@,~_-",
+            )
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if options.kit is None:
+            Path(options.prefix or state / "prefix").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Fault(
+            Kind.CANNOT_CREATE,
+            f"the directory {error.filename} cannot be made: {error.strerror}",
+            "name another with --state DIR, or make it writable",
+        ) from error
+
+
+def run(options: Options, progress: Progress) -> int:
+    """Runs it to its end; returns the exit code. Raises Fault."""
+    return asyncio.run(Run(options, progress).main())
