@@ -11,7 +11,7 @@ seen() {
 # first_match REGEX: prints what in the first line that matches stands after the match.
 first_match() {
     awk -v regex="$1" 'match($0, regex) { print substr($0, RSTART + RLENGTH); exit }' "$job/.tail" |
-        tr -cd '[:print:]'
+        tr -cd '\040-\176'
 }
 
 # telling_line: prints the one line of the log that says most.
@@ -21,7 +21,7 @@ telling_line() {
         /[^ \t]/ && !/^\*\*\*|^[a-z]*make(\[[0-9]+\])?:|^Stop\.?$/ { said = $0 }
         !error && /[Ee]rror: |ERROR: |fatal: |undefined reference|[Uu]nable to fetch|mismatch for|NOT found|No space left|^stages: / { error = $0 }
         END { print error ? error : said ? said : last }' "$job/.tail" |
-        tr '\t' ' ' | tr -cd '[:print:]' | cut -c 1-300
+        tr '\t' ' ' | tr -cd '\040-\176' | cut -c 1-300
 }
 
 # evidence STAGE STATUS LIMIT: prints MESSAGE, EVIDENCE and further facts.
@@ -114,5 +114,5 @@ sites() {
                 if (!(site in said)) { said[site] = 1; printf "%s%s", gap, site; gap = " " }
                 $0 = substr($0, RSTART + RLENGTH)
             }
-        }' "$job/.tail" | tr -cd '[:print:]'
+        }' "$job/.tail" | tr -cd '\040-\176'
 }

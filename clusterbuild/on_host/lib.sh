@@ -174,7 +174,7 @@ unquote() {
 # fact NAME VALUE: prints NAME='value'; what cannot be printed in VALUE is left out.
 fact() {
     case $2 in
-    *[![:print:]]*) quote "$(printf '%s' "$2" | tr -cd '[:print:]')" ;;
+    *[![:print:]]*) quote "$(printf '%s' "$2" | tr -cd '\040-\176')" ;;
     *) quote "$2" ;;
     esac
     printf '%s=%s\n' "$1" "$QUOTED"
