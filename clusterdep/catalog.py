@@ -214,6 +214,7 @@ class Catalog:
                     self.missing_selection.append(entry)
         else:
             self.selected = set(range(len(self.entries)))
+        self.selected = {i for i in self.selected if not self.entries[i].duplicate}
         self.needed = self.graph.closure(self.selected)
         self._rank()
 
@@ -410,8 +411,9 @@ def _entry(row: Row) -> Entry:
 
 
 def key_line(error: str) -> str:
-    """The line of a scan's error that says most: the first that is not empty."""
-    return next((line.strip() for line in error.splitlines() if line.strip()), "no reason given")
+    """A scan's error in one line: what went wrong, and the first that make said of it."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    return ": ".join(lines[:2]) or "no reason given"
 
 
 def runtime_patterns(summary: bytes) -> tuple[bytes, ...]:

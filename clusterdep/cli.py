@@ -13,7 +13,7 @@ from pathlib import Path
 
 import grpc
 
-from clusterdep import cli_admin, cli_feed, cli_offline, cli_query
+from clusterdep import cli_admin, cli_feed, cli_offline, cli_query, cli_scan
 from clusterdep.api.errors import Fault, fault_of
 from clusterdep.cli_call import Caller
 
@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--config", metavar="FILE", help="TOML; working defaults without it")
     serve.set_defaults(run=_serve)
     cli_feed.add_commands(commands, common)
+    cli_scan.add_commands(commands, common)
     cli_query.add_commands(commands, common)
     cli_admin.add_commands(commands, common)
     cli_offline.add_commands(commands)

@@ -274,6 +274,7 @@ class Feed:
                         "position": plan.positions[path],
                         "scanned_at": now,
                         "seconds": scan.seconds,
+                        "revision": delivery.header.revision,
                         "error": scan.error,
                         "inputs_digest": scan.inputs_digest,
                     }

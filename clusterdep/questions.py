@@ -84,6 +84,18 @@ class Questions:
         row = self.ledger.store.row("event_bounds")
         return int(row[1]) if row else 0
 
+    def pkgpaths(self, name: str) -> Iterator[pb.Pkgpath]:
+        """Directories in scan order, and how their last scans went."""
+        catalog = self.ledger.catalog(name)
+        for row in list(self.ledger.store.rows("pkgpaths", (catalog.profile.id,))):
+            yield pb.Pkgpath(
+                path=row["path"],
+                revision=row["revision"],
+                scanned=row["scanned_at"],
+                seconds=row["seconds"],
+                error=row["error"],
+            )
+
     def open_jobs(self, name: str, limit: int) -> Iterator[pb.Package]:
         """What could be built now, most urgent first."""
         catalogs = [self.ledger.catalog(name)] if name else list(self.ledger.catalogs.values())

@@ -112,9 +112,9 @@ def sentence(catalog: Catalog, package: int) -> str:
     status = catalog.status(package)
     entry = catalog.entries[package]
     if status is Status.SKIPPED:
-        return entry.skip_reason
+        return "an earlier record has this PKGNAME" if entry.duplicate else entry.skip_reason
     if status is Status.PREFAILED:
-        return "an earlier record has this PKGNAME" if entry.duplicate else entry.fail_reason
+        return entry.fail_reason
     if status is Status.BLOCKED:
         return _blocked(catalog, package)
     if status is Status.FAILED:

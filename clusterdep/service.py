@@ -130,6 +130,12 @@ class QueryService(rpc.QueryServicer):
     async def Summary(self, request: pb.SummaryRequest, context: Context) -> pb.SummaryResponse:
         return self._questions.summary(request.profile)
 
+    async def ListPkgpaths(
+        self, request: pb.ListPkgpathsRequest, context: Context
+    ) -> AsyncIterator[pb.Pkgpath]:
+        for pkgpath in self._questions.pkgpaths(request.profile):
+            yield pkgpath
+
     async def ListOpenJobs(
         self, request: pb.ListOpenJobsRequest, context: Context
     ) -> AsyncIterator[pb.Package]:

@@ -57,13 +57,13 @@ PBULK: dict[Status, str] = {
 def own_verdict(skip_reason: str, fail_reason: str, duplicate: bool, unresolved: bool) -> State:
     """What a record alone says: OPEN if nothing is against it.
 
-    A skip reason comes before a fail reason (a package with both is not for this
-    platform); a record whose PKGNAME an earlier one has is not built; a pattern that
-    nothing matches comes last.
+    A record whose PKGNAME an earlier one has is left out, as by pbulk. A skip reason
+    comes before a fail reason (a package with both is not for this platform); a pattern
+    that nothing matches comes last.
     """
-    if skip_reason:
+    if skip_reason or duplicate:
         return State.SKIPPED
-    if fail_reason or duplicate:
+    if fail_reason:
         return State.PREFAILED
     return State.UNRESOLVED if unresolved else State.OPEN
 

@@ -17,14 +17,16 @@ DELETE FROM selection WHERE profile_id = ?;
 INSERT INTO selection (profile_id, position, entry) VALUES (?, ?, ?);
 
 -- pkgpaths: Directories of a profile in scan order.
-SELECT id, path, position, error, inputs_digest FROM pkgpath WHERE profile_id = ?
+SELECT id, path, position, error, inputs_digest, revision, scanned_at, seconds FROM pkgpath WHERE profile_id = ?
 ORDER BY position, path;
 
 -- put_pkgpath: The scan of a pkgpath succeeded or failed.
-INSERT INTO pkgpath (profile_id, path, position, scanned_at, seconds, error, inputs_digest)
-VALUES (:profile_id, :path, :position, :scanned_at, :seconds, :error, :inputs_digest)
+INSERT INTO pkgpath (profile_id, path, position, scanned_at, seconds, revision, error,
+    inputs_digest)
+VALUES (:profile_id, :path, :position, :scanned_at, :seconds, :revision, :error, :inputs_digest)
 ON CONFLICT (profile_id, path) DO UPDATE SET position = excluded.position,
-    scanned_at = excluded.scanned_at, seconds = excluded.seconds, error = excluded.error,
+    scanned_at = excluded.scanned_at, seconds = excluded.seconds,
+    revision = excluded.revision, error = excluded.error,
     inputs_digest = CASE WHEN excluded.error = '' THEN excluded.inputs_digest
                          ELSE inputs_digest END;
 

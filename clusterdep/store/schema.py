@@ -5,6 +5,9 @@ docs/database.md describes the tables for people who open the file.
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
+
 from sqlite_utils.db import Database
 from sqlite_utils.migrations import Migrations
 
@@ -47,6 +50,7 @@ CREATE TABLE pkgpath (
     position INTEGER NOT NULL,           -- in the enumeration of the tree
     scanned_at REAL NOT NULL,
     seconds REAL NOT NULL DEFAULT 0,
+    revision TEXT NOT NULL DEFAULT '',   -- of the tree then; empty: unknown
     error TEXT NOT NULL DEFAULT '',      -- what make said, if the last scan failed
     inputs_digest TEXT NOT NULL DEFAULT '',
     UNIQUE (profile_id, path)
@@ -201,6 +205,11 @@ def first(db: Database) -> None:
         db.execute(statement)
 
 
-def _statements(script: str) -> list[str]:
-    """The statements of a script in which no comment or string holds a semicolon."""
-    return [part.strip() for part in script.split(";") if part.strip()]
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
