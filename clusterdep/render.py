@@ -139,13 +139,14 @@ def _blocked(catalog: Catalog, package: int) -> str:
         return f"in a cycle: {cycle_text(catalog, package)}"
     chain = catalog.graph.chain(package)
     cause = chain[-1]
-    state = STATUSES[catalog.status(cause)]
-    word = (
-        "in a cycle"
-        if catalog.graph.state[cause] is State.CYCLE
-        else (pb.Status.Name(state)[7:].lower())
-    )
-    return f"{' needs '.join(names[p] for p in chain)}, which is {word}"
+    word = {
+        State.CYCLE: "is in a cycle",
+        State.FAILED: "failed",
+        State.SKIPPED: "is skipped",
+        State.PREFAILED: "is marked as failing",
+        State.UNRESOLVED: "is unresolved",
+    }[catalog.graph.state[cause]]
+    return f"{' needs '.join(names[p] for p in chain)}, which {word}"
 
 
 def cycle_text(catalog: Catalog, package: int) -> str:

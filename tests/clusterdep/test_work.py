@@ -106,7 +106,7 @@ async def test_a_failure_blocks_dependents_and_names_the_chain(dep: Daemon) -> N
         "other-1.0": "built",
     }
     detail = await dep.caller.query.GetPackage(pb.PackageRequest(profile="p", package="libb"))
-    assert detail.package.reason == "libb-1.0 needs liba-1.0, which is failed"
+    assert detail.package.reason == "libb-1.0 needs liba-1.0, which failed"
     why = await dep.caller.query.Why(pb.PackageRequest(profile="p", package="prog"))
     assert {cause.subject for cause in why.causes} == {"libb-1.0", "liba-1.0"}
     # An honest failure is not repeated, until somebody asks.
