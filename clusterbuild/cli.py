@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
 import grpc
 
@@ -32,16 +33,25 @@ file can not be made, 75 another one is at it already, 78 wrong configuration.
 """
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints end with EX_USAGE; so do those of its commands."""
+
+    def error(self, message: str) -> NoReturn:
+        """Says how it is used, and what is wrong."""
+        self.print_usage(sys.stderr)
+        self.exit(os.EX_USAGE, f"{self.prog}: {message}\n")
+
+
+def parser() -> Parser:
     """The whole command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog=PROGRAM,
         description="The dispatcher: builds packages on hosts, and keeps what they make.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"%(prog)s {version('clusterdep')}")
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     for place, default in ((top, None), (common, argparse.SUPPRESS)):
         place.add_argument(
             "--state", metavar="DIR", default=default, help="the daemon's state directory"
@@ -59,9 +69,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add_serve(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
-) -> None:
+def _add_serve(commands: argparse._SubParsersAction[Parser], common: Parser) -> None:
     serve = commands.add_parser(
         "serve",
         help="run the daemon",
@@ -74,9 +82,7 @@ def _add_serve(
     serve.set_defaults(run=_serve)
 
 
-def _add_run(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
-) -> None:
+def _add_run(commands: argparse._SubParsersAction[Parser], common: Parser) -> None:
     run = commands.add_parser(
         "run",
         help="build a tree: start both daemons, scan, build, report",

@@ -46,22 +46,18 @@ async def gather(
 ) -> Report:
     """The report of a profile as it is now. `query` is a QueryStub. Raises grpc.RpcError."""
     summary = await query.Summary(pb.SummaryRequest(profile=profile), timeout=DEADLINE)
-    parts: dict[str, list[Unbuilt]] = {name: [] for name in PARTS.values()}
+    parts: dict[str, list[Unbuilt]] = {name: [] for name in (*PARTS.values(), "duplicate")}
     failed = []
+    names: set[str] = set()
     request = pb.ListPackagesRequest(profile=profile, needed=True)
     async for package in query.ListPackages(request, timeout=DEADLINE):
+        again = package.pkgname in names
+        names.add(package.pkgname)
         if package.status == pb.STATUS_FAILED:
             failed.append(package)
         elif package.status in PARTS:
-            parts[PARTS[package.status]].append(
-                Unbuilt(
-                    package.pkgname,
-                    package.pkgpath,
-                    status_word(package.status),
-                    package.reason,
-                    package.selected,
-                )
-            )
+            # Of several records with one PKGNAME the first stands, as in pbulk.
+            parts["duplicate" if again else PARTS[package.status]].append(_unbuilt(package))
     found = summary.profile
     return Report(
         profile=found.name,
@@ -82,6 +78,14 @@ async def gather(
         problem=problem,
         directory=str(state / "report") if state else "",
     )
+
+
+def _unbuilt(package: pb.Package) -> Unbuilt:
+    word = status_word(package.status)
+    why = package.reason
+    if PARTS[package.status] == "left":
+        why = f"it is {word} {why}".rstrip()
+    return Unbuilt(package.pkgname, package.pkgpath, word, why, package.selected)
 
 
 def _scan_failure(failure: pb.ScanFailure, selection: Sequence[str]) -> ScanFailure:

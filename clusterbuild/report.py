@@ -67,6 +67,7 @@ class Report:
     unresolved: tuple[Unbuilt, ...] = ()
     prefailed: tuple[Unbuilt, ...] = ()
     skipped: tuple[Unbuilt, ...] = ()
+    duplicate: tuple[Unbuilt, ...] = ()  # have the PKGNAME of an earlier record, which stands
     left: tuple[Unbuilt, ...] = ()  # could be built, but was not: open, waiting, held, ...
     scan_failures: tuple[ScanFailure, ...] = ()
     scan_failure_count: int = 0  # all of them: the list is cut
@@ -106,29 +107,32 @@ def sentence(report: Report) -> str:
         parts.append("nothing was built in this run")
     if skipped:
         parts.append(f"{skipped} are skipped")
+    duplicate = sum(package.selected for package in report.duplicate)
+    if duplicate:
+        parts.append(f"{duplicate} have the name of another")
     if report.not_built:
         parts.append(f"{len(report.not_built)} are not built")
     return "; ".join(parts)
 
 
-def render(report: Report, *, names: bool = True) -> str:
-    """The report as text; with `names` also what was built."""
+def render(report: Report, *, names: bool = True, most: int = 0) -> str:
+    """The report as text; with `names` also what was built; at most `most` of each list."""
     lines = [*_head(report), *_counts(report)]
     if names and report.built:
-        lines += ["", f"Built in this run ({len(report.built)})", *_indented(report.built)]
-    if report.failed:
-        lines += ["", f"Failed ({len(report.failed)})"]
-        for failure in report.failed:
-            lines += _failed(failure)
-    lines += _section("Blocked, because they need what cannot be built", report.blocked)
-    lines += _section("Unresolved: nothing matches what they ask for", report.unresolved)
-    lines += _section("Marked as failing, or not scanned", report.prefailed)
-    lines += _section("Left", report.left)
-    lines += _section("Skipped, as they ask to be here", report.skipped)
+        lines += ["", f"Built in this run ({len(report.built)})"]
+        lines += [f"  {name}" for name in report.built]
+    for title, packages in _sections(report):
+        if packages:
+            lines += ["", f"{title} ({len(packages)})"]
+            shown = packages[:most] if most else packages
+            for package in shown:
+                lines += _package(package)
+            if len(shown) < len(packages):
+                lines += [f"  and {len(packages) - len(shown)} more"]
     lines += _scans(report)
     if report.missing_selection:
         lines += ["", "Selected, but there is nothing of that name"]
-        lines += _indented(report.missing_selection)
+        lines += [f"  {entry}" for entry in report.missing_selection]
     lines += _places(report)
     return "\n".join(lines) + "\n"
 
@@ -156,28 +160,34 @@ def _counts(report: Report) -> Iterator[str]:
         yield f"  {status:12}{count.selected:>10}{count.needed:>10}{count.all:>10}"
 
 
-def _failed(failure: Failed) -> Iterator[str]:
-    yield f"  {failure.pkgname}  ({failure.pkgpath})"
-    where = f", on {failure.host} after {failure.seconds:.0f} s" if failure.host else ""
-    yield f"      {failure.why}{where}"
-    if failure.log:
-        yield f"      log: {failure.log}"
-    if failure.blocks:
-        shown = ", ".join(failure.blocks[:SHOWN])
-        more = len(failure.blocks) - SHOWN
-        rest = f" and {more} more" if more > 0 else ""
-        yield f"      blocks {len(failure.blocks)}: {shown}{rest}"
+def _sections(report: Report) -> list[tuple[str, tuple[Unbuilt, ...]]]:
+    """Headings and what stands below them, worst first."""
+    return [
+        ("Failed", report.failed),
+        ("Blocked, because they need what cannot be built", report.blocked),
+        ("Unresolved: nothing matches what they ask for", report.unresolved),
+        ("Marked as failing, or not scanned", report.prefailed),
+        ("Left", report.left),
+        ("Skipped, as they ask to be here", report.skipped),
+        ("Of the same name as an earlier record, which stands", report.duplicate),
+    ]
 
 
-def _section(title: str, packages: tuple[Unbuilt, ...]) -> Iterator[str]:
-    if not packages:
+def _package(package: Unbuilt) -> Iterator[str]:
+    yield f"  {package.pkgname}  ({package.pkgpath})"
+    why = package.why or f"it is {package.status}"
+    if not isinstance(package, Failed):
+        yield f"      {why}"
         return
-    yield ""
-    yield f"{title} ({len(packages)})"
-    for package in packages:
-        status = f"{package.status}: " if title == "Left" else ""
-        yield f"  {package.pkgname}  ({package.pkgpath})"
-        yield f"      {status}{package.why or 'no reason is known'}"
+    where = f", on {package.host} after {package.seconds:.0f} s" if package.host else ""
+    yield f"      {why}{where}"
+    if package.log:
+        yield f"      log: {package.log}"
+    if package.blocks:
+        shown = ", ".join(package.blocks[:SHOWN])
+        more = len(package.blocks) - SHOWN
+        rest = f" and {more} more" if more > 0 else ""
+        yield f"      blocks {len(package.blocks)}: {shown}{rest}"
 
 
 def _scans(report: Report) -> Iterator[str]:
@@ -198,10 +208,6 @@ def _places(report: Report) -> Iterator[str]:
     yield f"  logs      {report.logs}"
     if report.directory:
         yield f"  report    {report.directory}"
-
-
-def _indented(words: tuple[str, ...]) -> list[str]:
-    return [f"  {word}" for word in words]
 
 
 def _moment(seconds: float) -> str:

@@ -26,6 +26,8 @@ from clusterdep.api.v1 import clusterdep_pb2 as pb
 
 Answer = TypeVar("Answer")
 
+#: How much of each list of the report is shown on the screen; on disk it is whole.
+MOST_SHOWN = 50
 #: How long jobs that are told to end may take, seconds.
 END_SECONDS = 60.0
 
@@ -231,7 +233,7 @@ class Run:
             what = f"the report cannot be kept in {directory}: {error.strerror}"
             raise Fault(Kind.CANNOT_CREATE, what) from error
         self._progress.close()
-        for line in render(report, names=self._options.names).splitlines():
+        for line in render(report, names=self._options.names, most=MOST_SHOWN).splitlines():
             self._progress.say(printable(line))
         self._progress.record("report", report=to_json(report))
         return report

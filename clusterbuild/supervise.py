@@ -29,7 +29,7 @@ START_SECONDS, STOP_SECONDS = 60.0, 30.0
 #: How often it is looked at, seconds.
 STEP = 0.1
 #: The lock file of each daemon, in its state directory.
-LOCKS = {"clusterdep": "lock", "clusterbuild": "clusterbuild.lock"}
+LOCKS = {"clusterdep": "clusterdep.lock", "clusterbuild": "clusterbuild.lock"}
 #: How much of a daemon's log people are shown when it fails, lines.
 TAIL = 15
 
@@ -65,7 +65,7 @@ class Child:
     @property
     def _lock(self) -> Path:
         """What it holds while it runs, with its pid in it."""
-        return self.state / LOCKS[self.name]
+        return self.state / f"{self.name}.lock"
 
     @property
     def _mark(self) -> Path:

@@ -8,6 +8,7 @@ when nothing else is known.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 
@@ -111,15 +112,15 @@ EVIDENCE: tuple[tuple[Evidence, Blame, str], ...] = (
     (Evidence.DISK_ERROR, Blame.HOST, "the disk of the host has errors"),
     (Evidence.MEMORY, Blame.HOST, "the memory of the host ran out"),
     (Evidence.SANDBOX, Blame.HOST, "the sandbox could not be set up"),
-    (Evidence.TOOL, Blame.HOST, "the host has no {TOOL}"),
+    (Evidence.TOOL, Blame.HOST, "the host lacks {TOOL}"),
     (Evidence.KIT, Blame.INFRASTRUCTURE, "the bootstrap kit cannot be used"),
     (Evidence.TREE, Blame.INFRASTRUCTURE, "the tree has no such package directory"),
     (Evidence.BAD_JOB, Blame.INFRASTRUCTURE, "the host refused the job's description"),
-    (Evidence.DAMAGED, Blame.INFRASTRUCTURE, "the file of requirement {REQUIREMENT} is damaged"),
-    (Evidence.FETCH, Blame.INFRASTRUCTURE, "distfile {DISTFILE} could not be had from {SITES}"),
-    (Evidence.CHECKSUM, Blame.INFRASTRUCTURE, "distfile {DISTFILE} is not the one wanted"),
+    (Evidence.DAMAGED, Blame.INFRASTRUCTURE, "the file of {REQUIREMENT} is damaged"),
+    (Evidence.FETCH, Blame.INFRASTRUCTURE, "{DISTFILE} could not be had from {SITES}"),
+    (Evidence.CHECKSUM, Blame.INFRASTRUCTURE, "{DISTFILE} has another checksum"),
     (Evidence.UNLISTED, Blame.PACKAGE, "asks for {REQUIREMENT}, which it does not list"),
-    (Evidence.REQUIREMENT, Blame.PACKAGE, "requirement {REQUIREMENT} cannot be installed"),
+    (Evidence.REQUIREMENT, Blame.PACKAGE, "{REQUIREMENT} cannot be installed"),
     (Evidence.TIME_LIMIT, Blame.PACKAGE, "took longer than {LIMIT} s"),
     (Evidence.STAGE_TIME_LIMIT, Blame.PACKAGE, "took longer than {LIMIT} s in one stage"),
     (Evidence.LOG_LIMIT, Blame.PACKAGE, "wrote a log of more than {LIMIT} bytes"),
@@ -161,11 +162,18 @@ GONE = {
 }
 
 
-class _Facts(dict[str, str]):
-    """Facts of a result, where what the host did not say reads as such."""
-
-    def __missing__(self, name: str) -> str:
-        return "(unknown)"
+#: What stands for a fact that the host did not tell.
+UNTOLD = {
+    "TOOL": "a tool",
+    "REQUIREMENT": "a requirement",
+    "DISTFILE": "a distfile",
+    "SITES": "any site",
+    "LIMIT": "(unknown)",
+}
+#: How a host's message begins where it only repeats what the evidence says.
+REPEATED = re.compile(
+    r"\S+ (ended with status \d+(: )?|was ended by the .*|was killed by signal .*)"
+)
 
 
 def _signalled(result: JobResult) -> Judgement | None:
@@ -177,8 +185,7 @@ def _signalled(result: JobResult) -> Judgement | None:
 
 
 def _of_result(result: JobResult) -> Judgement:
-    facts = _Facts(result.facts)
-    facts["EXIT"] = str(result.exit)
+    facts = {**UNTOLD, **result.facts, "EXIT": str(result.exit)}
     for evidence, blame, text in EVIDENCE:
         if evidence is Evidence.EXIT and (judgement := _signalled(result)) is not None:
             return judgement
@@ -192,11 +199,14 @@ def _of_result(result: JobResult) -> Judgement:
 
 
 def _described(result: JobResult) -> Judgement:
-    """With what the host itself said. The stage is told apart."""
+    """With what else the host said. The stage is told apart."""
     judgement = _of_result(result)
-    said = result.message.strip()
-    more = f" ({said})" if said and said not in judgement.message else ""
-    return Judgement(judgement.blame, f"{judgement.message}{more}")
+    said = REPEATED.sub("", result.message, count=1).strip()
+    if not said or said in judgement.message:
+        return judgement
+    plain = judgement.message.startswith("exit status")
+    message = f"{judgement.message}: {said}" if plain else f"{judgement.message} ({said})"
+    return Judgement(judgement.blame, message)
 
 
 def judge(case: Case) -> Judgement:

@@ -2,12 +2,18 @@
 
 import asyncio
 import hashlib
+import os
+import signal
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 import grpc
 
+from clusterbuild.api.v1 import clusterbuild_pb2 as bpb
+from clusterbuild.api.v1 import clusterbuild_pb2_grpc as brpc
+from clusterbuild.config import Settings
 from clusterbuild.core.result import Evidence, JobResult, Outcome, PackageFile, StageTime
+from clusterbuild.daemon import serve
 from clusterbuild.engines import (
     Engine,
     EngineError,
@@ -17,6 +23,7 @@ from clusterbuild.engines import (
     Kind,
     Life,
 )
+from clusterdep.api import client
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.api.v1 import clusterdep_pb2_grpc as rpc
 
@@ -348,3 +355,62 @@ class FakeClusterdep(rpc.WorkServicer, rpc.QueryServicer, rpc.FeedServicer):
             await server.stop(None)
             with suppress(FileNotFoundError):
                 path.unlink()
+
+
+class Running:
+    """A daemon, its host, its clusterdep, and a client of it."""
+
+    def __init__(self, tmp_path, host, clusterdep):
+        self.tmp_path = tmp_path
+        self.host = host
+        self.clusterdep = clusterdep
+        self.settings = Settings(
+            state=tmp_path / "state",
+            dispatcher="farm",
+            clusterdep=f"unix:{tmp_path}/clusterdep.sock",
+        )
+        self.task = None
+        self.channel = None
+
+    async def start(self):
+        self.task = asyncio.create_task(
+            serve(None, self.settings, lambda: self.settings, lambda _: self._engines())
+        )
+        socket = self.settings.state / "clusterbuild.sock"
+        await until(lambda: socket.exists() or self.task.done(), what="socket")
+        if self.task.done():
+            self.task.result()
+        self.channel = client.connect(self.settings.address)
+
+    def _engines(self):
+        return {self.host.name: FakeEngine(self.host)}
+
+    async def stop(self):
+        """As SIGTERM does."""
+        if self.task is not None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.wait_for(self.task, 10)
+            await self.channel.close()
+            self.task = None
+
+    async def kill(self):
+        """Ends it in the middle of whatever it does."""
+        self.task.cancel()
+        await asyncio.wait({self.task})
+        await self.channel.close()
+        self.task = None
+
+    async def status(self):
+        return await brpc.StatusStub(self.channel).Get(bpb.GetRequest())
+
+    async def log(self, attempt, **fields):
+        stream = brpc.LogsStub(self.channel).Read(bpb.ReadRequest(attempt=attempt, **fields))
+        return b"".join([piece.data async for piece in stream])
+
+    def names(self, directory):
+        root = self.settings.state / "packages" / "test" / directory
+        return sorted(entry.name for entry in os.scandir(root))
+
+    async def result_of(self, grant):
+        await until(lambda: grant.attempt in self.clusterdep.recorded, what="result")
+        return self.clusterdep.recorded[grant.attempt]

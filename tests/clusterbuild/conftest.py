@@ -1,4 +1,4 @@
-"""Package files for tests of what the dispatcher keeps."""
+"""Package files, and a daemon with a fake host and a fake clusterdep."""
 
 import gzip
 import hashlib
@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from build_fakes import FakeClusterdep, FakeHost, Running
+
+from clusterbuild import keeper
+from clusterbuild.core import hosts as host_rules
 
 
 @dataclass
@@ -70,3 +74,29 @@ def digest(path: Path) -> str:
 def sample():
     """Makes a Sample."""
     return Sample
+
+
+@pytest.fixture
+async def world(tmp_path, monkeypatch, caplog):
+    """Everything up; whatever a test does, no table is left and no task fails."""
+    monkeypatch.setattr(keeper, "STEP_SECONDS", 0.05)
+    monkeypatch.setitem(host_rules.PAUSES, host_rules.State.LOST, (0.05, 0.2))
+    clusterdep = FakeClusterdep()
+    running = Running(tmp_path, FakeHost(), clusterdep)
+    async with clusterdep.at(tmp_path / "clusterdep.sock"):
+        await running.start()
+        yield running
+        await running.stop()
+    said = [record for record in caplog.records if record.name.startswith("clusterbuild")]
+    assert [r.getMessage() for r in said if r.exc_info or "may not happen" in r.msg] == []
+
+
+@pytest.fixture
+def build(world, tmp_path, sample):
+    """Lets a job end with a good package of its own name, or of another."""
+
+    def built(job, **changes):
+        made = sample(**{"pkgname": job.spec.pkgname, **changes})
+        world.host.build(job, tmp_path / "made", made)
+
+    return built

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import grpc
 import pytest
-from build_fakes import FACTS, FakeClusterdep, FakeEngine, FakeHost, until
+from build_fakes import FACTS, FakeClusterdep, FakeHost, Running, until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clusterbuild import keeper
@@ -23,91 +23,6 @@ from clusterbuild.engines import EngineError, Kind, Life
 from clusterdep.api import client
 from clusterdep.api.errors import Fault
 from clusterdep.api.v1 import clusterdep_pb2 as pb
-
-
-class Running:
-    """A daemon, its host, its clusterdep, and a client of it."""
-
-    def __init__(self, tmp_path, host, clusterdep):
-        self.tmp_path = tmp_path
-        self.host = host
-        self.clusterdep = clusterdep
-        self.settings = Settings(
-            state=tmp_path / "state",
-            dispatcher="farm",
-            clusterdep=f"unix:{tmp_path}/clusterdep.sock",
-        )
-        self.task = None
-        self.channel = None
-
-    async def start(self):
-        self.task = asyncio.create_task(
-            serve(None, self.settings, lambda: self.settings, lambda _: self._engines())
-        )
-        socket = self.settings.state / "clusterbuild.sock"
-        await until(lambda: socket.exists() or self.task.done(), what="socket")
-        if self.task.done():
-            self.task.result()
-        self.channel = client.connect(self.settings.address)
-
-    def _engines(self):
-        return {self.host.name: FakeEngine(self.host)}
-
-    async def stop(self):
-        """As SIGTERM does."""
-        if self.task is not None:
-            os.kill(os.getpid(), signal.SIGTERM)
-            await asyncio.wait_for(self.task, 10)
-            await self.channel.close()
-            self.task = None
-
-    async def kill(self):
-        """Ends it in the middle of whatever it does."""
-        self.task.cancel()
-        await asyncio.wait({self.task})
-        await self.channel.close()
-        self.task = None
-
-    async def status(self):
-        return await brpc.StatusStub(self.channel).Get(bpb.GetRequest())
-
-    async def log(self, attempt, **fields):
-        stream = brpc.LogsStub(self.channel).Read(bpb.ReadRequest(attempt=attempt, **fields))
-        return b"".join([piece.data async for piece in stream])
-
-    def names(self, directory):
-        root = self.settings.state / "packages" / "test" / directory
-        return sorted(entry.name for entry in os.scandir(root))
-
-    async def result_of(self, grant):
-        await until(lambda: grant.attempt in self.clusterdep.recorded, what="result")
-        return self.clusterdep.recorded[grant.attempt]
-
-
-@pytest.fixture
-async def world(tmp_path, monkeypatch, caplog):
-    """Everything up; whatever a test does, no table is left and no task fails."""
-    monkeypatch.setattr(keeper, "STEP_SECONDS", 0.05)
-    monkeypatch.setitem(host_rules.PAUSES, host_rules.State.LOST, (0.05, 0.2))
-    clusterdep = FakeClusterdep()
-    running = Running(tmp_path, FakeHost(), clusterdep)
-    async with clusterdep.at(tmp_path / "clusterdep.sock"):
-        await running.start()
-        yield running
-        await running.stop()
-    said = [record for record in caplog.records if record.name.startswith("clusterbuild")]
-    assert [r.getMessage() for r in said if r.exc_info or "may not happen" in r.msg] == []
-
-
-@pytest.fixture
-def build(world, tmp_path, sample):
-    """Lets a job end with a good package of its own name, or of another."""
-
-    def built(job, **changes):
-        made = sample(**{"pkgname": job.spec.pkgname, **changes})
-        world.host.build(job, tmp_path / "made", made)
-
-    return built
 
 
 async def test_a_job_from_grant_to_repository(world, build):
