@@ -93,7 +93,7 @@ def _only_one(state: Path) -> Iterator[None]:
     """Holds the lock of a state directory; two daemons on one database would both write."""
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(state / "clusterdep.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise Fault(
             Kind.CANNOT_CREATE,
