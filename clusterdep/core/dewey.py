@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache, total_ordering
 from itertools import zip_longest
+from typing import NamedTuple
 
 #: Bounds on what a pattern may ask of us; the longest of pkgsrc has 69 bytes, and 6 alternatives.
 LONGEST_PATTERN = 1024
@@ -122,16 +123,14 @@ def rank(pkgname: bytes) -> tuple[Version, bytes]:
 # --- patterns -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Exact:
+class _Exact(NamedTuple):
     prefix: bytes
 
     def match(self, name: bytes) -> bool:
         return name == self.prefix
 
 
-@dataclass(frozen=True, slots=True)
-class _Bounds:
+class _Bounds(NamedTuple):
     """A base, and bounds of the version; the open ones are `>` and `<`."""
 
     prefix: bytes  # base and dash
@@ -158,8 +157,7 @@ _Item = frozenset[int] | None
 _ANY = frozenset(range(256))
 
 
-@dataclass(frozen=True, slots=True)
-class _Glob:
+class _Glob(NamedTuple):
     prefix: bytes  # what stands before the first wildcard or backslash
     items: tuple[_Item, ...]
     wild: bool  # begins with a wildcard: a period at the beginning of a name is not for it
@@ -180,8 +178,8 @@ class Pattern:
         self._alternatives = alternatives
 
     @property
-    def prefixes(self) -> frozenset[bytes]:
-        return frozenset(alternative.prefix for alternative in self._alternatives)
+    def prefixes(self) -> set[bytes]:
+        return {alternative.prefix for alternative in self._alternatives}
 
     def match(self, name: bytes) -> bool:
         """Whether the package name `name` is one that the pattern asks for."""
@@ -213,6 +211,8 @@ def match(pattern: bytes, name: bytes) -> bool:
 
 def _expand(text: bytes) -> list[bytes]:
     """The patterns without braces that `text` stands for, from left to right."""
+    if b"{" not in text:
+        return [text]
     done: list[bytes] = []
     todo = [text]
     while todo:

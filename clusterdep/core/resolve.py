@@ -18,7 +18,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 from clusterdep.core import dewey
 
@@ -60,8 +60,7 @@ class Problem:
         return f"{self.obstacle} {subject}" + (f": {self.why}" if self.why else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A word of ALL_DEPENDS: what is wanted, and the pkgpath that is said to have it."""
 
     pattern: bytes
@@ -84,8 +83,7 @@ def parse_token(text: bytes) -> Token:
 # --- values in and out ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Package:
+class Package(NamedTuple):
     """What the resolver needs to know of a package. `key` is the caller's and never changes.
 
     `order` is its place in scan order: (position of the pkgpath, number of the record).
@@ -97,8 +95,7 @@ class Package:
     depends: tuple[bytes, ...]  # dependency tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
+class Resolution(NamedTuple):
     """What the tokens of one package came to."""
 
     choices: tuple[int | None, ...]  # for each token the key of its requirement

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 #: Bounds: longer records and names are refused. The longest of pkgsrc have 18.7 kB and 68 bytes;
 #: a name becomes a file name.
@@ -27,21 +28,19 @@ _MARK = b"\n" + _START
 class Refusal:
     """A record, or what should have been one, that was not taken."""
 
-    where: str  # "record 17 (devel/foo), line 241"
+    where: str  # "record 17 (devel/foo)"
     why: str
 
     def __str__(self) -> str:
         return f"{self.where}: {self.why}"
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """The text of one record, not looked into, and where it stands."""
 
     number: int  # of the record, from 1
-    line: int  # its first, from 1
+    start: int  # bytes before it
     raw: bytes
-    start: int = 0  # bytes before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +99,7 @@ class Splitter:
         self._rest = bytearray(b"\n")  # so that a mark is found at the very beginning, too
         self._searched = 0  # up to here there is no mark in it
         self._number = 0  # of the record that it belongs to; 0: before the first one
-        self._line = 0
-        self._offset = -1  # of `_rest`, in bytes
+        self._offset = -1  # of `_rest` in the text, without the line end above
         self._strayed = False  # there is text before the first record
         self._refused = False  # the record it belongs to is too long, and that was said
 
@@ -139,8 +137,7 @@ class Splitter:
     def _take(self, start: int, end: int) -> list[Text | Refusal]:
         """What came before a mark, before the end, or is too much to be held."""
         with memoryview(self._rest) as view:
-            text = Text(self._number, self._line, bytes(view[start:end]), self._offset)
-        self._line += text.raw.count(b"\n")
+            text = Text(self._number, self._offset, bytes(view[start:end]))
         self._offset += end - start
         if not text.number:
             self._strayed = self._strayed or bool(text.raw.strip())
@@ -279,8 +276,8 @@ _SHOWN = re.compile(rb"^(PKGNAME|PKG_LOCATION)=(.*)$", re.MULTILINE)
 def _where(text: Text, pkgpath: bytes | None = None) -> str:
     fields = dict(reversed(_SHOWN.findall(text.raw, 0, _HEAD)))
     subject = pkgpath or fields.get(b"PKG_LOCATION") or fields.get(b"PKGNAME")
-    named = f" ({_shown(subject)})" if subject else ""
-    return f"record {text.number}{named}, line {text.line}"
+    named = f"({_shown(subject)})" if subject else f"after {text.start} bytes"
+    return f"record {text.number} {named}"
 
 
 def _shown(text: bytes) -> str:

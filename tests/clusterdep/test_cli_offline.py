@@ -61,7 +61,7 @@ DEPENDS=lost-1.0
 """
 )
 SAID = """\
-clusterdep: SCAN: record 4 (misc/bad), line 14: PKGNAME bad name-1.0 has something else in it than \
+clusterdep: SCAN: record 4 (misc/bad): PKGNAME bad name-1.0 has something else in it than \
 printable ASCII, or a /
 clusterdep: lost-1.0 (misc/lost): no package matches no>=1
 clusterdep: lost-1.0 (misc/lost): malformed dependency half: it has no :../../category/package \

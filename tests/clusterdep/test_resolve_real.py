@@ -75,7 +75,7 @@ def records(data: Path) -> list[scanindex.Record]:
             record = scanindex.read(text) if isinstance(text, scanindex.Text) else text
             assert isinstance(record, scanindex.Record), record
             assert record.raw == text.raw
-            slim = scanindex.read(scanindex.Text(text.number, text.line, record.brief))
+            slim = scanindex.read(scanindex.Text(text.number, text.start, record.brief))
             assert isinstance(slim, scanindex.Record)
             found.append(slim)
     return found
