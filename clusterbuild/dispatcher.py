@@ -38,6 +38,8 @@ PHASE_LIMITS = {
 }
 #: What a host gets beyond a build's time limit to end it by itself, seconds.
 GRACE = 300.0
+#: How long publishing and cleaning may take when the daemon stops, seconds.
+LEAVE_SECONDS = 15.0
 #: What of a job's life on its host means which event.
 FOUND = {
     Life.RUNNING: Event.FOUND_RUNNING,
@@ -90,6 +92,7 @@ class Dispatcher:
             lambda: self.rules, self.engines, self.archive, self.logs, self.set_trouble
         )
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()  # of attempts that are done
         for name in self.engines:
             self.hosts[name] = Host(name, slots=1)
 
@@ -127,6 +130,9 @@ class Dispatcher:
             before.cancel()
         slow = [do for do in instructions if do not in AT_ONCE]
         attempt.task = self._begin(self._do(attempt, slow)) if slow else None
+        if attempt.task is not None and attempt.phase is Phase.DONE:
+            self._leaving.add(attempt.task)
+            attempt.task.add_done_callback(self._leaving.discard)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -359,7 +365,7 @@ class Dispatcher:
         if now:
             for attempt in list(self.attempts.values()):
                 self.happen(attempt, Event.STOPPED, Stopped("stopped by an operator"))
-        return len(self.attempts)
+        return len(self.attempts) + len(self._leaving)
 
     def resume(self) -> None:
         """Takes work again."""
@@ -394,7 +400,12 @@ class Dispatcher:
             self.news.set()
 
     async def close(self) -> None:
-        """Lets go of everything; what runs on hosts goes on there."""
+        """Lets go of everything; what runs on hosts goes on there.
+
+        Attempts that are done are published and cleaned, if that does not take long.
+        """
+        if self._leaving:
+            await asyncio.wait(self._leaving, timeout=LEAVE_SECONDS)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

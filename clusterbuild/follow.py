@@ -33,10 +33,12 @@ class Follower:
         self._stalled_since = 0.0
         self._changed = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
+        self._shown = 0  # packages that have come to an end, as far as was shown
 
     async def __aenter__(self) -> Follower:
         """Begins to show what happens from now on."""
         summary = await self._calls.summary(self._profile)
+        self._shown = counts(summary)[0]
         self._watching = asyncio.create_task(self._watch(summary.last_event))
         return self
 
@@ -48,6 +50,7 @@ class Follower:
 
     async def until_idle(self) -> str:
         """Ends when nothing is left to do; or when nothing can go on, and then says why."""
+        self._shown = counts(await self._calls.summary(self._profile))[0]
         while not (summary := await self._calls.summary(self._profile)).idle:
             why = await self._step(summary)
             if why:
@@ -98,8 +101,10 @@ class Follower:
         if event.kind == "built":
             self.built.append(event.subject)
         if event.kind in JOB_EVENTS:
-            summary = await self._calls.summary(self._profile)
-            self._progress.event(event, *counts(summary))
+            # The summary may be ahead of the event: others have ended since.
+            done, total = counts(await self._calls.summary(self._profile))
+            self._shown = min(done, self._shown + (event.kind in ("built", "failed")))
+            self._progress.event(event, self._shown, total)
         else:
             self._progress.event(event, 0, 0)
 

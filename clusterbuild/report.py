@@ -98,21 +98,32 @@ def to_json(report: Report) -> dict[str, Any]:
 def sentence(report: Report) -> str:
     """The outcome in one sentence."""
     built = report.counts.get("built", Count()).selected
-    skipped = report.counts.get("skipped", Count()).selected
     total = sum(count.selected for count in report.counts.values())
-    parts = [f"{built} of {total} selected packages are built"]
-    if report.built:
-        parts.append(f"{len(report.built)} packages were built in this run")
-    elif report.started:
-        parts.append("nothing was built in this run")
-    if skipped:
-        parts.append(f"{skipped} are skipped")
-    duplicate = sum(package.selected for package in report.duplicate)
-    if duplicate:
-        parts.append(f"{duplicate} have the name of another")
-    if report.not_built:
-        parts.append(f"{len(report.not_built)} are not built")
+    parts = [f"{built} of {total} selected packages {_are(total)} built"]
+    if report.started:
+        count = len(report.built)
+        parts.append(f"{count or 'nothing'} {_were(count)} built in this run")
+    for count, what in (
+        (report.counts.get("skipped", Count()).selected, "skipped"),
+        (sum(package.selected for package in report.duplicate), "left out as a duplicate"),
+        (len(report.not_built), "not built"),
+    ):
+        if count:
+            parts.append(f"{count} {_are(count)} {what}")
+    scans = sum(failure.selected for failure in report.scan_failures)
+    if scans:
+        parts.append(f"{scans} could not be scanned")
+    if report.missing_selection:
+        parts.append(f"nothing is called {', '.join(report.missing_selection)}")
     return "; ".join(parts)
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _were(count: int) -> str:
+    return "were" if count > 1 else "was"
 
 
 def render(report: Report, *, names: bool = True, most: int = 0) -> str:

@@ -118,8 +118,11 @@ class Steps:
         async for _ in pauses():
             try:
                 attempt.result = await engine.result(attempt.name)
-                await self._save_logs(attempt, attempt.result)
-                return await self._fetch_package(engine, attempt, attempt.result)
+                outcome, _ = await asyncio.gather(
+                    self._fetch_package(engine, attempt, attempt.result),
+                    self._save_logs(attempt, attempt.result),
+                )
+                return outcome
             except EngineError as error:
                 if error.kind is Kind.FULL:
                     self._troubled(str(error))
@@ -182,10 +185,11 @@ class Steps:
         offset = 0
         while offset < limit:
             data = await engine.read_log(attempt.name, stage, offset, PIECE)
-            if not data:
-                return
-            await asyncio.to_thread(self._logs.append, directory, stage, offset, data)
+            if data:
+                await asyncio.to_thread(self._logs.append, directory, stage, offset, data)
             offset += len(data)
+            if len(data) < PIECE:
+                return
 
     # -- the end --------------------------------------------------------------
 

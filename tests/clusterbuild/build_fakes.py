@@ -52,6 +52,14 @@ async def until(condition, seconds=10.0, what=""):
         raise AssertionError(f"never came: {what or condition}") from None
 
 
+async def soon(question, seconds=10.0):
+    """Asks again and again until the answer, which it returns, is true."""
+    async with asyncio.timeout(seconds):
+        while not (answer := await question()):  # noqa: ASYNC110  it is not told when
+            await asyncio.sleep(0.02)
+    return answer
+
+
 @dataclass
 class FakeJob:
     spec: JobSpec

@@ -93,7 +93,7 @@ def test_empty_sections_are_left_out():
     for title in ("Failed", "Blocked", "Left", "Skipped", "scanned", "nothing of that name"):
         assert title not in text
     assert "selected  everything" in text
-    assert sentence(EMPTY) == "1 of 1 selected packages are built; nothing was built in this run"
+    assert sentence(EMPTY) == "1 of 1 selected packages is built; nothing was built in this run"
 
 
 def test_a_report_that_is_about_no_run():
@@ -104,8 +104,9 @@ def test_a_report_that_is_about_no_run():
 
 def test_the_outcome_in_a_sentence():
     assert sentence(FULL) == (
-        "3 of 5 selected packages are built; 2 packages were built in this run; 1 are skipped; "
-        "1 have the name of another; 5 are not built"
+        "3 of 5 selected packages are built; 2 were built in this run; 1 is skipped; "
+        "1 is left out as a duplicate; 5 are not built; 1 could not be scanned; "
+        "nothing is called nosuch/thing"
     )
 
 
