@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from clusterbuild.engines import EngineError, Kind
-from clusterbuild.engines.files import local_trouble, pack
+from clusterbuild.engines.files import digest_of, local_trouble, pack
 from clusterbuild.engines.host import INSTALL, ON_HOST, HostEngine
 from clusterbuild.engines.runner import Completed, RunnerError
 
@@ -33,6 +33,7 @@ class LocalRunner:
     ) -> Completed:
         """See Runner.run."""
         process = await _spawn(argv)
+        ended = False
         try:
             async with asyncio.timeout(timeout):
                 out, err, _ = await asyncio.gather(
@@ -41,11 +42,15 @@ class LocalRunner:
                     _feed(process.stdin, stdin),
                 )
                 status = await process.wait()
+            ended = True
         except TimeoutError:
             why = f"it took more than {timeout:.0f} seconds"
             raise RunnerError(Kind.UNREACHABLE, why) from None
         finally:
-            _kill(process)
+            # Once it has ended, its group is left alone: where there is no setsid(1), a job
+            # was started in it.
+            if not ended:
+                await _kill(process)
         return Completed(status if status >= 0 else 128 - status, out, err)
 
     async def lines(self, argv: Sequence[str]) -> AsyncGenerator[bytes, None]:
@@ -61,11 +66,13 @@ class LocalRunner:
         except ValueError:
             raise RunnerError(Kind.BROKEN, "a line has no end") from None
         finally:
-            _kill(process)
+            await _kill(process)
 
     async def put(self, source: Path, target: str, sha256: str) -> None:
         """See Runner.put. The file is linked where it can be, as those here never change."""
         try:
+            if await asyncio.to_thread(digest_of, source) != sha256:
+                raise RunnerError(Kind.BROKEN, f"{source} is damaged: its SHA256 is not {sha256}")
             await asyncio.to_thread(_link, source, Path(target))
         except OSError as problem:
             raise local_trouble(problem) from None
@@ -122,11 +129,13 @@ async def _spawn(argv: Sequence[str]) -> asyncio.subprocess.Process:
         raise RunnerError(Kind.REFUSED, f"could not run {argv[0]}: {problem}") from None
 
 
-def _kill(process: asyncio.subprocess.Process) -> None:
-    """Ends a command, and whatever it has started that did not leave its process group."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    """Ends a command, with whatever it has started that did not leave its process group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
+    # Its pipes too, which asyncio leaves open as long as there is something unread in them.
+    process._transport.close()  # type: ignore[attr-defined]
 
 
 async def _feed(stream: asyncio.StreamWriter | None, data: bytes) -> None:
@@ -170,12 +179,13 @@ def _copy(source: str, target: Path, size: int) -> None:
         absent = problem.errno in (errno.ENOENT, errno.ENOTDIR)
         kind = Kind.ABSENT if absent else Kind.BROKEN
         raise RunnerError(kind, f"{source}: {problem.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size != size:
             raise RunnerError(Kind.BROKEN, f"{source} is no plain file of {size} bytes")
-        try:
-            with target.open("wb") as copy:
-                shutil.copyfileobj(file, copy, 1 << 20)
-        except OSError as problem:
-            raise local_trouble(problem) from None
+        with os.fdopen(descriptor, "rb", closefd=False) as file, target.open("wb") as copy:
+            shutil.copyfileobj(file, copy, 1 << 20)
+    except OSError as problem:
+        raise local_trouble(problem) from None
+    finally:
+        os.close(descriptor)

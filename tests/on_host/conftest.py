@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from onhost_fakes import SHELLS, FakeTree, OnHost, shell_directory
+from onhost_fakes import SHELLS, FakeTree, MakeHost, OnHost, shell_directory
 
 from clusterbuild.engines.host import ON_HOST
-
-MakeHost = Callable[..., OnHost]
 
 
 @pytest.fixture
@@ -67,10 +64,3 @@ def host(request: pytest.FixtureRequest, make_host: MakeHost) -> OnHost:
 def any_host(make_host: MakeHost) -> OnHost:
     """A host whose shell makes no difference."""
     return make_host("dash")
-
-
-def as_user(user: str) -> tuple[str, ...]:
-    """The words before a command that run it as an unprivileged user; none if we are one."""
-    if os.geteuid() != 0:
-        return ()
-    return ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups")

@@ -289,3 +289,13 @@ class OnHost:
 
     def log(self, attempt: str, stage: str) -> str:
         return (self.directory(attempt) / "log" / f"{stage}.log").read_text(errors="replace")
+
+
+MakeHost = Callable[..., OnHost]
+
+
+def as_user(user: str) -> tuple[str, ...]:
+    """The words before a command that run it as an unprivileged user; none if we are one."""
+    if os.geteuid() != 0:
+        return ()
+    return ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups")
