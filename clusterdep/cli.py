@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import logging
 import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 
-import grpc
+from clusterdep import cli_offline
 
-from clusterdep import cli_admin, cli_feed, cli_offline, cli_query, cli_scan
-from clusterdep.api.errors import Fault, fault_of
-from clusterdep.cli_call import Caller
+# What talks to a daemon, and gRPC with it, is imported only by commands that do: `match`
+# and `resolve` are used in scripts, a thousand times or on files of a hundred megabytes.
 
 PROGRAM = "clusterdep"
 
@@ -32,6 +28,16 @@ can not be made, 78 wrong configuration.
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
+    from clusterdep import cli_online  # noqa: PLC0415
+
+    top = _top()
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    cli_online.add_commands(top, commands)
+    cli_offline.add_commands(commands)
+    return top
+
+
+def _top() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog=PROGRAM,
         description="The dependency database: what every package of a pkgsrc tree requires, "
@@ -40,46 +46,20 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"%(prog)s {version(PROGRAM)}")
-    common = argparse.ArgumentParser(add_help=False)
-    for place, default in ((top, None), (common, argparse.SUPPRESS)):
-        place.add_argument(
-            "--state", metavar="DIR", default=default, help="the daemon's state directory"
-        )
-        place.add_argument(
-            "--address", metavar="ADDRESS", default=default, help="the daemon's address: unix:PATH"
-        )
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    serve = commands.add_parser("serve", help="run the daemon", parents=[common])
-    serve.add_argument("--config", metavar="FILE", help="TOML; working defaults without it")
-    serve.set_defaults(run=_serve)
-    cli_feed.add_commands(commands, common)
-    cli_scan.add_commands(commands, common)
-    cli_query.add_commands(commands, common)
-    cli_admin.add_commands(commands, common)
-    cli_offline.add_commands(commands)
     return top
 
 
-def _serve(args: argparse.Namespace) -> int:
-    from clusterdep import config, daemon  # noqa: PLC0415  only the daemon pays for these
-
-    path = Path(args.config) if args.config else None
-    settings = config.load(path)
-    if args.state:
-        from dataclasses import replace  # noqa: PLC0415
-
-        settings = replace(settings, state=Path(args.state).absolute())
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING
-    )
-    logging.getLogger("clusterdep").setLevel(settings.log_level.upper())
-    asyncio.run(daemon.serve(path, settings))
-    return os.EX_OK
+def _offline_parser() -> argparse.ArgumentParser:
+    top = _top()
+    cli_offline.add_commands(top.add_subparsers(metavar="COMMAND", dest="command"))
+    return top
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    top = parser()
+    words = sys.argv[1:] if words is None else list(words)
+    offline = bool(words) and words[0] in cli_offline.COMMANDS
+    top = _offline_parser() if offline else parser()
     args = top.parse_args(words)
     if args.command is None:
         top.print_help(sys.stderr)
@@ -88,13 +68,6 @@ def main(words: Sequence[str] | None = None) -> int:
         code: int = args.run(args)
         sys.stdout.flush()
         return code
-    except Fault as fault:
-        print(f"{PROGRAM}: {fault}", file=sys.stderr)
-        return fault.exit_code
-    except grpc.RpcError as error:
-        failed = fault_of(error, Caller.address_of(args), PROGRAM)
-        print(f"{PROGRAM}: {failed}", file=sys.stderr)
-        return failed.exit_code
     except BrokenPipeError:
         # Whoever read our output has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

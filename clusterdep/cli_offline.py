@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
+#: The names of the commands.
+COMMANDS = ("match", "resolve")
+
+
 def add_commands(commands: Commands) -> None:
     """Adds both to a parser's commands; `args.run(args)` then answers the exit code."""
     one = commands.add_parser(
