@@ -36,7 +36,7 @@ test: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest $(TESTS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check --fix .

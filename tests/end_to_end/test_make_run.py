@@ -222,7 +222,7 @@ async def test_two_runs_at_once(run: Run) -> None:
         *run.command("--select", "devel/libvec"), stdout=-1, stderr=-2
     )
     said = asyncio.create_task(process.communicate())
-    while not (run.state / "run.lock").exists():
+    while not (run.state / "run.lock").exists():  # noqa: ASYNC110  nobody tells us
         await asyncio.sleep(0.05)
     await asyncio.sleep(0.5)
     code, text = await asyncio.to_thread(run, "--select", "devel/libvec")
