@@ -9,7 +9,7 @@ from clusterdep.core import leases as rules
 from clusterdep.core.graph import State
 from clusterdep.core.leases import AttemptEvent, AttemptState, Lease, Refused
 from clusterdep.core.schedule import Job, Offer
-from clusterdep.ledger import Ledger
+from clusterdep.ledger import Ledger, lease_of
 from clusterdep.store.database import Row
 
 
@@ -63,18 +63,7 @@ class Attempts:
         found = self.find(row["package_id"])
         assert found is not None
         catalog, package = found
-        lease = Lease(
-            profile=catalog.profile.name,
-            package=row["package_id"],
-            attempt=row["id"],
-            fence=row["fence"],
-            dispatcher=row["dispatcher"],
-            host=row["host"],
-            granted=row["granted_at"],
-            renewed=now,
-            expires=now,
-            input_key=row["input_key"],
-        )
+        lease = lease_of(row, row["id"], catalog.profile.name)
         store = self.ledger.store
         with self.ledger.transaction():
             store.run("resume_attempt", (row["id"],))

@@ -45,6 +45,22 @@ def check_profile(profile: pb.Profile) -> None:
         raise Fault(Kind.DATA, f"the profile can not be used: {'; '.join(wrong)}")
 
 
+def lease_of(row: Row, attempt: str, profile: str) -> Lease:
+    """A lease as the tables say it; how long it lasts is up to whoever takes it up."""
+    return Lease(
+        profile=profile,
+        package=row["package_id"],
+        attempt=attempt,
+        fence=row["fence"],
+        dispatcher=row["dispatcher"],
+        host=row["host"],
+        granted=row["granted_at"],
+        renewed=0.0,
+        expires=0.0,
+        input_key=row["input_key"],
+    )
+
+
 class Signal:
     """Tells any number of tasks that something changed."""
 
@@ -97,21 +113,7 @@ class Ledger:
         names = {catalog.profile.id: name for name, catalog in self.catalogs.items()}
         for row in self.store.rows("leases"):
             name = names[row["profile_id"]]
-            self.leases.add(
-                Lease(
-                    profile=name,
-                    package=row["package_id"],
-                    attempt=row["attempt_id"],
-                    fence=row["fence"],
-                    dispatcher=row["dispatcher"],
-                    host=row["host"],
-                    granted=row["granted_at"],
-                    renewed=now,
-                    expires=now,
-                    input_key=row["input_key"],
-                ),
-                now,
-            )
+            self.leases.add(lease_of(row, row["attempt_id"], name), now)
             package = self.catalogs[name].index.get(row["package_id"])
             if package is not None:
                 self.catalogs[name].take(package)
