@@ -210,7 +210,7 @@ class TestContentDigest:
             {"extra": (member("lib", tarfile.DIRTYPE),)},
             {"extra": (member("lib", tarfile.SYMTYPE, "lib64"),)},
         ],
-        ids=str,
+        ids=["content", "name of a file", "requirement", "version", "directory", "link"],
     )
     def test_what_makes_a_difference(self, tmp_path, sample, change):
         assert self.digest(tmp_path, sample(**change)) != self.digest(tmp_path, sample())
