@@ -35,6 +35,7 @@ class Settings:
     time_limit: float = 8 * 3600.0  # for a whole build, where its grant names none
     stage_time_limit: float = 0.0  # for one stage; 0: none
     log_limit: int = 256 * 2**20  # for the log of one stage; 0: none
+    log_attempts: int = 10  # of each package, whose logs are kept; 0: all
     log_level: str = "info"
 
     @property
@@ -133,10 +134,11 @@ KEYS: dict[str, Callable[[object], object]] = {
     "time_limit": _seconds,
     "stage_time_limit": _seconds,
     "log_limit": _bytes,
+    "log_attempts": _count,
     "log_level": _one_of(LEVELS),
 }
 #: Keys that SIGHUP puts in force; the others need a restart.
-RELOADED = ("slots", "time_limit", "stage_time_limit", "log_limit", "log_level")
+RELOADED = ("slots", "time_limit", "stage_time_limit", "log_limit", "log_attempts", "log_level")
 
 
 def load(path: Path | None, **changes: Any) -> Settings:

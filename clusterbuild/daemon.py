@@ -78,6 +78,7 @@ def rules_of(settings: config.Settings) -> Rules:
         time_limit=settings.time_limit,
         stage_time_limit=settings.stage_time_limit,
         log_limit=settings.log_limit,
+        log_attempts=settings.log_attempts,
     )
 
 

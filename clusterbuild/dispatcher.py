@@ -213,8 +213,7 @@ class Dispatcher:
             if host.state is State.LOST:
                 self.happen(attempt, Event.HOST_LOST)
             elif host.state is State.REFUSED and attempt.phase is Phase.GRANTED:
-                why = f"host {host.name} cannot build: {host.reason}"
-                self._give_back(attempt, Judgement(Blame.HOST, why))
+                self._never_began(attempt, f"host {host.name} cannot build: {host.reason}")
 
     def probed(self, name: str, facts: HostFacts) -> None:
         """A host said what it is."""
@@ -315,19 +314,19 @@ class Dispatcher:
 
     def _granted(self, grant: pb.Grant) -> None:
         attempt = self._take_on(grant)
-        host = self.hosts.get(grant.host)
         wrong = wrong_with(grant)
-        if host is None:
-            wrong = wrong or f"host {grant.host!r:.80} is not configured"
-        if wrong or host is None:
-            self._give_back(attempt, Judgement(Blame.INFRASTRUCTURE, wrong))
-            return
-        try:
-            self.hosts[host.name] = host_rules.claim(host, attempt.name)
-        except NoSlotError as error:
-            self._give_back(attempt, Judgement(Blame.INFRASTRUCTURE, str(error)))
+        host = self.hosts.get(grant.host)
+        if wrong:
+            self._give_back(attempt, Blame.INFRASTRUCTURE, wrong)
+        elif host is None:
+            self._never_began(attempt, f"host {grant.host!r:.80} is not configured")
         else:
-            self.happen(attempt, Event.BEGIN)
+            try:
+                self.hosts[host.name] = host_rules.claim(host, attempt.name)
+            except NoSlotError as error:
+                self._never_began(attempt, str(error))
+            else:
+                self.happen(attempt, Event.BEGIN)
 
     def _take_on(self, grant: pb.Grant) -> Attempt:
         now = self.clock()
@@ -335,9 +334,13 @@ class Dispatcher:
         self.attempts[grant.attempt] = attempt
         return attempt
 
-    def _give_back(self, attempt: Attempt, judgement: Judgement) -> None:
-        attempt.judgement = judgement
+    def _give_back(self, attempt: Attempt, blame: Blame, why: str) -> None:
+        attempt.judgement = Judgement(blame, why)
         self.happen(attempt, Event.STOPPED)
+
+    def _never_began(self, attempt: Attempt, why: str) -> None:
+        """Gives an attempt back that says nothing about its package, and must not count."""
+        self._give_back(attempt, Blame.OPERATOR, why)
 
     def adopt(self, leases: Iterable[pb.Lease]) -> None:
         """After a restart: takes on what was granted before. Its hosts are looked at later."""
@@ -347,10 +350,11 @@ class Dispatcher:
                 continue
             attempt = self._take_on(grant)
             attempt.begun = lease.granted or attempt.begun
-            host = self.hosts.get(grant.host)
-            if host is None or wrong_with(grant):
-                wrong = wrong_with(grant) or f"host {grant.host!r:.80} is not configured any more"
-                self._give_back(attempt, Judgement(Blame.INFRASTRUCTURE, wrong))
+            wrong, host = wrong_with(grant), self.hosts.get(grant.host)
+            if wrong:
+                self._give_back(attempt, Blame.INFRASTRUCTURE, wrong)
+            elif host is None:
+                self._never_began(attempt, f"host {grant.host!r:.80} is not configured any more")
             else:
                 self.hosts[host.name] = host_rules.adopt(host, attempt.name)
 

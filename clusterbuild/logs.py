@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +28,18 @@ class LogTree:
         with (directory / f"{stage}.log").open("r+b" if offset else "wb") as file:
             file.seek(offset)
             file.write(data)
+
+    def prune(self, package: Path, keep: int) -> None:
+        """Removes the logs of all but the newest attempts below a package's directory.
+
+        `keep` is how many stay; 0: all.
+        """
+        if not keep or not package.is_dir():
+            return
+        attempts = [path for path in package.iterdir() if path.is_dir()]
+        attempts.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in attempts[keep:]:
+            shutil.rmtree(path, ignore_errors=True)
 
     def find(self, what: str) -> Path | None:
         """The directory of an attempt, or of the newest attempt of a pkgname."""

@@ -16,7 +16,8 @@ class Rules:
     search_path: str = ""
     time_limit: float = 8 * 3600.0
     stage_time_limit: float = 0.0
-    log_limit: int = 256 * 2**20
+    log_limit: int = 256 * 2**20  # of one stage
+    log_attempts: int = 10  # whose logs are kept, for each package
 
 
 @dataclass

@@ -16,7 +16,7 @@ from clusterbuild.attempt import Attempt
 from clusterbuild.core.blame import Case, EngineTrouble, Flaw, FlawedFile, Gone, NotKept, Step
 from clusterbuild.core.job import Event, Instruction
 from clusterbuild.core.result import JobResult, Outcome, PackageFile
-from clusterbuild.engines import Engine, EngineError, Kind
+from clusterbuild.engines import Engine, EngineError, JobSpec, Kind
 from clusterbuild.logs import ORDER, LogTree
 from clusterbuild.messages import MissingRequirementError, Sandbox, spec_of
 from clusterbuild.package_file import PackageFileError, valid_suffix
@@ -33,6 +33,8 @@ Outcomes = tuple[Event, Case | None]
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 15.0
 #: Troubles that may be over when it is tried again.
 PASSING = frozenset({Kind.UNREACHABLE, Kind.FULL})
+#: How long a start may wait for a slot on the host that should be free, seconds.
+ROOM_SECONDS = 60.0
 #: How long logs of a job that is given back may take to be saved, seconds.
 SAVE_SECONDS = 30.0
 #: Bytes of a log read at once, and kept of one stage where no limit is set.
@@ -101,7 +103,7 @@ class Steps:
         try:
             repository = await self._archive.repository(profile)
             spec = spec_of(attempt.grant, repository, self._rules(), sandbox, slots)
-            await self._engine(attempt).start(spec)
+            await self._start_where_there_is_room(attempt, spec)
         except MissingRequirementError as error:
             await self._archive.missing(profile, [error.case.sha256])
             return Event.NOT_STARTED, error.case
@@ -110,6 +112,18 @@ class Steps:
         except (OSError, Fault) as error:
             return Event.NOT_STARTED, NotKept(str(error))
         return Event.STARTED, None
+
+    async def _start_where_there_is_room(self, attempt: Attempt, spec: JobSpec) -> None:
+        """What was left on the host by somebody else may hold a slot until it is cleaned."""
+        give_up = asyncio.get_running_loop().time() + ROOM_SECONDS
+        async for _ in pauses():
+            try:
+                await self._engine(attempt).start(spec)
+                return
+            except EngineError as error:
+                late = asyncio.get_running_loop().time() > give_up
+                if error.kind is not Kind.BUSY or late:
+                    raise
 
     # -- the way back ---------------------------------------------------------
 
@@ -178,6 +192,7 @@ class Steps:
         directory = self._logs.directory(grant.profile.name, grant.pkgname, attempt.name)
         for stage in _logged_stages(attempt, result):
             await self._save_log(attempt, stage, directory)
+        await asyncio.to_thread(self._logs.prune, directory.parent, self._rules().log_attempts)
 
     async def _save_log(self, attempt: Attempt, stage: str, directory: Path) -> None:
         engine = self._engine(attempt)

@@ -43,6 +43,7 @@ def test_everything_can_be_set(tmp_path):
         time_limit = "90m"
         stage_time_limit = 30
         log_limit = "2G"
+        log_attempts = 3
         log_level = "debug"
         """,
     )
@@ -60,6 +61,7 @@ def test_everything_can_be_set(tmp_path):
         time_limit=5400.0,
         stage_time_limit=30.0,
         log_limit=2 * 2**30,
+        log_attempts=3,
         log_level="debug",
     )
     assert {name for name in Settings.__dataclass_fields__} == set(config.KEYS)

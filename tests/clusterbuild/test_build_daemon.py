@@ -268,6 +268,7 @@ class TestRestart:
         await world.start()
         result = await world.result_of(grant)
         assert "host 'gone' is not configured" in result.message
+        assert result.blame == pb.BLAME_OPERATOR, "it must not count against the package"
 
     async def test_a_verdict_that_was_lost_with_the_daemon(self, world, build):
         world.clusterdep.give_verdicts = False
@@ -360,6 +361,13 @@ class TestHosts:
         assert result.blame == pb.BLAME_HOST
         assert "could not start foo-1.0: the disk is full" in result.message
         await until(lambda: world.clusterdep.host().free_slots == 2)
+
+    async def test_a_slot_that_is_held_for_a_moment_is_waited_for(self, world):
+        error = EngineError("localhost", "start foo-1.0", "no free slot", Kind.BUSY)
+        world.host.next_error["start"] = error
+        world.clusterdep.offer("foo-1.0")
+        await until(lambda: world.host.running("foo-1.0"))
+        assert world.clusterdep.results == []
 
     async def test_a_host_without_the_sandbox_is_refused(self, tmp_path):
         clusterdep = FakeClusterdep()
