@@ -15,13 +15,13 @@ from clusterdep.api.v1 import clusterdep_pb2 as pb
 
 @dataclass(eq=False)
 class Attempt:
-    """Changed by the dispatcher alone. Times are seconds since 1970 on its clock."""
+    """Changed by the dispatcher alone. Times are seconds since 1970, but for `since`."""
 
     job: Job
     grant: pb.Grant
     host: str
     begun: float  # when it was granted, or adopted
-    since: float  # when its phase began
+    since: float  # when its phase began, on the monotonic clock
     seen: JobState | None = None  # what its host said last
     stage_since: float = 0.0
     result: JobResult | None = None

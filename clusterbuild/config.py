@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import socket
 import tomllib
@@ -24,7 +26,7 @@ class Settings:
     """Everything `clusterbuild serve` can be told. Times are seconds, sizes bytes."""
 
     state: Path = field(default_factory=lambda: client.default_state("clusterbuild"))
-    dispatcher: str = field(default_factory=lambda: _name_of(socket.gethostname()))
+    dispatcher: str = ""  # its name; empty: made of host and state directory
     clusterdep: str = ""  # address; empty: the socket of a clusterdep on this machine
     listen: str = ""  # unix:PATH; empty: the socket in the state directory
     metrics: str = ""  # HOST:PORT of /metrics; empty: none
@@ -39,6 +41,16 @@ class Settings:
     log_level: str = "info"
 
     @property
+    def name(self) -> str:
+        """The dispatcher's name: stable over restarts, and another in another directory."""
+        if self.dispatcher:
+            return self.dispatcher
+        host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:90] or "dispatcher"
+        if self.state == client.default_state("clusterbuild"):
+            return host
+        return f"{host}-{hashlib.sha256(os.fsencode(self.state)).hexdigest()[:8]}"
+
+    @property
     def address(self) -> str:
         """Where it listens."""
         return self.listen or client.default_address("clusterbuild", self.state)
@@ -47,11 +59,6 @@ class Settings:
     def clusterdep_address(self) -> str:
         """Where clusterdep is."""
         return self.clusterdep or client.default_address("clusterdep")
-
-
-def _name_of(text: str) -> str:
-    """A name for a dispatcher, made of any text."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", text)[:100] or "dispatcher"
 
 
 def _text(value: object) -> str:

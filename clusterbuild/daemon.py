@@ -12,7 +12,6 @@ import re
 import signal
 import socket
 import stat
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def local_engines(settings: config.Settings) -> Mapping[str, Engine]:
 def rules_of(settings: config.Settings) -> Rules:
     """What the dispatcher works by, of everything that is configured."""
     return Rules(
-        dispatcher=settings.dispatcher,
+        dispatcher=settings.name,
         slots=settings.slots,
         sandbox=settings.sandbox,
         build_user=settings.build_user,
@@ -108,8 +107,7 @@ async def serve(
                 engines,
                 archive,
                 LogTree(settings.state / "logs"),
-                time.time,
-                Listener(metrics.reported),
+                listener=Listener(metrics.reported),
             )
             for engine in engines.values():
                 stack.push_async_callback(engine.close)
@@ -232,7 +230,7 @@ async def _served(
     names = (*SERVICES, reflection.SERVICE_NAME, health.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
     path = Path(settings.address.removeprefix("unix:"))
-    _bind(server, path)
+    _bind(server, path, settings.state)
     await server.start()
     for name in ("", *SERVICES):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -243,10 +241,12 @@ async def _served(
         _unlink(path)
 
 
-def _bind(server: grpc.aio.Server, path: Path) -> None:
+def _bind(server: grpc.aio.Server, path: Path, state: Path) -> None:
     """Binds the Unix socket; one at which nobody answers is of a daemon that was killed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if path.parent != state and path == client.socket_path(state, path.name):
+            _check_private(path.parent)
         if path.is_socket() and not _answers(path):
             path.unlink()
         elif path.exists():
@@ -266,6 +266,17 @@ def _bind(server: grpc.aio.Server, path: Path) -> None:
             f"the socket {path} cannot be made: {error}",
             "make its directory writable for this user, or set 'listen' in the configuration",
         ) from error
+
+
+def _check_private(directory: Path) -> None:
+    """A directory in /tmp could have been made by somebody else before us. Raises Fault."""
+    found = directory.lstat()
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise Fault(
+            Kind.DENIED,
+            f"the directory {directory} of the socket is not ours alone",
+            "remove it, or name a state directory with a shorter path with --state DIR",
+        )
 
 
 def _unlink(path: Path) -> None:

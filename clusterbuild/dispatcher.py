@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,7 +77,8 @@ class Dispatcher:
     engines: Mapping[str, Engine]
     archive: Archive
     logs: LogTree
-    clock: Callable[[], float]
+    clock: Callable[[], float] = time.time  # seconds since 1970, for people
+    monotonic: Callable[[], float] = time.monotonic  # for limits and pauses: it never jumps
     listener: Listener = field(default_factory=Listener)
     hosts: dict[str, Host] = field(default_factory=dict)
     facts: dict[str, HostFacts] = field(default_factory=dict)
@@ -92,7 +94,7 @@ class Dispatcher:
             lambda: self.rules, self.engines, self.archive, self.logs, self.set_trouble
         )
         self._tasks: set[asyncio.Task[None]] = set()
-        self._leaving: set[asyncio.Task[None]] = set()  # of attempts that are done
+        self._leaving: dict[asyncio.Task[None], str] = {}  # of attempts that are done
         for name in self.engines:
             self.hosts[name] = Host(name, slots=1)
 
@@ -110,7 +112,7 @@ class Dispatcher:
         attempt.job = job
         if not moved:
             return
-        attempt.since = self.clock()
+        attempt.since = self.monotonic()
         if case is not None and attempt.judgement is None:
             attempt.judgement = judge(case)
         log.debug("%s %s: %s -> %s", attempt.grant.pkgname, job.attempt, event.value, job.phase)
@@ -131,8 +133,8 @@ class Dispatcher:
         slow = [do for do in instructions if do not in AT_ONCE]
         attempt.task = self._begin(self._do(attempt, slow)) if slow else None
         if attempt.task is not None and attempt.phase is Phase.DONE:
-            self._leaving.add(attempt.task)
-            attempt.task.add_done_callback(self._leaving.discard)
+            self._leaving[attempt.task] = attempt.name
+            attempt.task.add_done_callback(self._leaving.pop)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -187,7 +189,7 @@ class Dispatcher:
         self.tally.returned += 1
         log.warning("%s is given back: %s", attempt.grant.pkgname, judgement.message)
         if host is not None and judgement.blame is Blame.HOST:
-            faulted = host_rules.job_faulted(host, self.clock(), judgement.message)
+            faulted = host_rules.job_faulted(host, self.monotonic(), judgement.message)
             if faulted.state is not host.state:
                 log.warning("host %s is %s: %s", host.name, faulted.state.value, faulted.reason)
             self.hosts[host.name] = faulted
@@ -197,7 +199,7 @@ class Dispatcher:
     def host_happen(self, name: str, event: host_rules.Event, reason: str = "") -> None:
         """The one place where a host moves. Its jobs follow it when it is lost."""
         before = self.hosts[name]
-        after = host_rules.happen(before, event, self.clock(), reason)
+        after = host_rules.happen(before, event, self.monotonic(), reason)
         self.hosts[name] = after
         if after.state is not before.state:
             level = logging.WARNING if after.state in host_rules.PAUSES else logging.INFO
@@ -248,7 +250,8 @@ class Dispatcher:
                 self.happen(attempt, Event.BEGIN)
             elif _vanished(attempt, found):
                 self.happen(attempt, Event.FOUND_NOTHING, _gone(found))
-        return [other for other in there if other not in self.attempts]
+        ours = {*self.attempts, *self._leaving.values()}
+        return [other for other in there if other not in ours]
 
     def seen(self, name: str, state: JobState) -> None:
         """A host said how one of its jobs is."""
@@ -329,8 +332,9 @@ class Dispatcher:
                 self.happen(attempt, Event.BEGIN)
 
     def _take_on(self, grant: pb.Grant) -> Attempt:
-        now = self.clock()
-        attempt = Attempt(Job(grant.attempt), grant, grant.host, begun=now, since=now)
+        attempt = Attempt(
+            Job(grant.attempt), grant, grant.host, begun=self.clock(), since=self.monotonic()
+        )
         self.attempts[grant.attempt] = attempt
         return attempt
 
@@ -380,7 +384,7 @@ class Dispatcher:
 
     def tick(self) -> None:
         """Ends what takes longer than it may."""
-        now = self.clock()
+        now = self.monotonic()
         for attempt in list(self.attempts.values()):
             limit = self._limit(attempt)
             if limit and now - attempt.since > limit:

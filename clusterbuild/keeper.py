@@ -50,7 +50,7 @@ class Keeper:
 
     def _due(self) -> bool:
         """Whether it is time to probe."""
-        now, due = self._dispatcher.clock(), self._dispatcher.hosts[self._name].due
+        now, due = self._dispatcher.monotonic(), self._dispatcher.hosts[self._name].due
         if due:
             return now >= due
         return self._state is State.UNKNOWN or now >= self._probe_at
@@ -62,7 +62,7 @@ class Keeper:
         dispatcher = self._dispatcher
         if self._state not in (State.READY, State.DRAINING):
             dispatcher.host_happen(self._name, Event.PROBE)
-        self._probe_at = dispatcher.clock() + PROBE_SECONDS
+        self._probe_at = dispatcher.monotonic() + PROBE_SECONDS
         try:
             facts = await self._engine.probe()
         except EngineError as error:

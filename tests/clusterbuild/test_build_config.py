@@ -24,7 +24,7 @@ def test_defaults_work(monkeypatch, tmp_path):
     assert settings.state == (root if os.geteuid() == 0 else tmp_path / "clusterbuild")
     assert settings.address == f"unix:{settings.state}/clusterbuild.sock"
     assert settings.clusterdep_address.endswith("clusterdep.sock")
-    assert settings.dispatcher
+    assert settings.name == Settings(dispatcher=settings.name).name
 
 
 def test_everything_can_be_set(tmp_path):
@@ -66,6 +66,13 @@ def test_everything_can_be_set(tmp_path):
     )
     assert {name for name in Settings.__dataclass_fields__} == set(config.KEYS)
     assert set(config.RELOADED) <= set(config.KEYS)
+
+
+def test_dispatchers_have_names_of_their_own(tmp_path):
+    names = {Settings(state=tmp_path / name).name for name in "ab"}
+    assert len({*names, Settings().name}) == 3
+    assert Settings(state=tmp_path / "a").name in names, "the same after a restart"
+    assert Settings(state=tmp_path / "a", dispatcher="farm").name == "farm"
 
 
 def test_the_command_line_wins(tmp_path):

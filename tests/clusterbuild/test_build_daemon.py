@@ -609,5 +609,8 @@ class TestStarting:
         assert socket.parent.stat().st_mode & 0o777 == 0o700
         os.kill(os.getpid(), signal.SIGTERM)
         await task
+        socket.parent.chmod(0o755)
+        with pytest.raises(Fault, match="is not ours alone"):
+            await serve(None, running.settings, lambda: running.settings, lambda _: {})
         with contextlib.suppress(OSError):
             socket.parent.rmdir()
