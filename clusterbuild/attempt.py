@@ -1,8 +1,9 @@
-"""An attempt in hand: its grant, where it is in its life, and what is known of it."""
+"""An attempt in hand: its grant, where it is in its life, and what came of others."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from clusterbuild.core.blame import Judgement
@@ -51,3 +52,21 @@ class Attempt:
     def package(self) -> tuple[str, str]:
         """Its package within the profile: pkgpath and variant."""
         return self.grant.pkgpath, self.grant.variant
+
+
+@dataclass
+class Tally:
+    """What came of attempts since the daemon started."""
+
+    built: int = 0
+    failed: int = 0
+    returned: int = 0
+    refused: int = 0  # results that clusterdep refused
+    illegal: int = 0  # events that no table allows: faults of this program
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Whom the dispatcher tells what it does; for metrics."""
+
+    reported: Callable[[Attempt], None] = lambda attempt: None

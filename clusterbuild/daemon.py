@@ -23,7 +23,8 @@ from clusterbuild import config
 from clusterbuild.api.v1 import clusterbuild_pb2 as pb
 from clusterbuild.api.v1 import clusterbuild_pb2_grpc as rpc
 from clusterbuild.archive import Archive
-from clusterbuild.dispatcher import Dispatcher, Listener
+from clusterbuild.attempt import Listener
+from clusterbuild.dispatcher import Dispatcher
 from clusterbuild.engines import Engine
 from clusterbuild.engines.local import local_engine
 from clusterbuild.exchange import Exchange

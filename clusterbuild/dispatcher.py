@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clusterbuild.archive import Archive
-from clusterbuild.attempt import Attempt
+from clusterbuild.attempt import Attempt, Listener, Tally
 from clusterbuild.core import hosts as host_rules
 from clusterbuild.core import job as job_rules
 from clusterbuild.core.blame import Blame, Case, Gone, Judgement, Overdue, Stopped, judge
@@ -49,24 +49,6 @@ FOUND = {
 }
 #: Instructions that take no time.
 AT_ONCE = frozenset({Instruction.RELEASE, Instruction.REPORT})
-
-
-@dataclass
-class Tally:
-    """What came of attempts since the daemon started."""
-
-    built: int = 0
-    failed: int = 0
-    returned: int = 0
-    refused: int = 0  # results that clusterdep refused
-    illegal: int = 0  # events that no table allows: faults of this program
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Whom the dispatcher tells what it does; for metrics."""
-
-    reported: Callable[[Attempt], None] = lambda attempt: None
 
 
 @dataclass
