@@ -151,7 +151,9 @@ def test_links_can_be_slow(cluster: NamespaceCluster) -> None:
     assert not answers(cluster, "h1", 1)
     cluster.restore("h1")
     cluster.fast("h1")
+    to, came = cluster.traffic("h1")
     assert seconds("head -c 1000000 /dev/zero") < 5
+    assert cluster.traffic("h1")[1] - came > 1_000_000 > cluster.traffic("h1")[0] - to
     assert connection.communicate(timeout=30)[0] == "over\n"
 
 

@@ -11,6 +11,7 @@ The owner's programs reach the hosts from within the lab's network (`enter`), wh
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -162,8 +163,9 @@ class NamespaceCluster(Cluster):
         return BASE if self._user == "root" else f"/home/{self._user}/clusterbuild"
 
     def enter(self, *argv: str) -> list[str]:
-        """See Cluster.enter."""
-        return ["nsenter", "--net", f"--target={self._lab_pid()}", "--", *argv]
+        """See Cluster.enter. Mounts that the command makes are the lab's, and end with it."""
+        words = ["nsenter", "--net", "--mount", f"--target={self._lab_pid()}", "--"]
+        return [*words, "sh", "-c", 'cd "$0" && exec "$@"', str(Path.cwd()), *argv]
 
     def path(self, name: str, inner: str) -> Path:
         """See Cluster.path."""
@@ -245,9 +247,8 @@ class NamespaceCluster(Cluster):
     def _make_disk(self, name: str) -> None:
         """A disk with what makes the system a host of its own."""
         (self.home(name) / "disk").mkdir()
-        target = f"--target={self._lab_pid()}"
-        size = ["-o", f"size={self._disk},mode=755", name, str(self.home(name) / "disk")]
-        run(["nsenter", "--mount", target, "--", "mount", "-t", "tmpfs", *size])
+        size = f"size={self._disk},mode=755"
+        run(self.enter("mount", "-t", "tmpfs", "-o", size, name, str(self.home(name) / "disk")))
         disk = self.disk(name)
         etc, home, uid = disk / "upper/etc", disk / "root/root", 0
         (etc / "ssh").mkdir(parents=True)
@@ -304,6 +305,13 @@ class NamespaceCluster(Cluster):
         self._init(name)
         run(self.enter("ip", "link", "set", name, "up"))
 
+    def traffic(self, name: str) -> tuple[int, int]:
+        """Bytes that went to the host, and that came from it, since it was switched on."""
+        self._init(name)
+        said = json.loads(run(self.enter("ip", "-s", "-j", "link", "show", name)))
+        counts = said[0]["stats64"]
+        return counts["tx"]["bytes"], counts["rx"]["bytes"]
+
     def slow(self, name: str, rate: float = 0.0, latency: float = 0.0) -> None:
         """See Cluster.slow."""
         self.fast(name)
@@ -343,6 +351,4 @@ class NamespaceCluster(Cluster):
         self._resize(name, self._disk)
 
     def _resize(self, name: str, size: int) -> None:
-        target = f"--target={self._lab_pid()}"
-        words = ["mount", "-o", f"remount,size={size}", str(self.home(name) / "disk")]
-        run(["nsenter", "--mount", target, "--", *words])
+        run(self.enter("mount", "-o", f"remount,size={size}", str(self.home(name) / "disk")))
