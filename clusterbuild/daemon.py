@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import fcntl
 import logging
 import os
 import re
 import signal
-import socket
 import stat
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from clusterbuild import config
 from clusterbuild.api.v1 import clusterbuild_pb2 as pb
@@ -36,6 +31,7 @@ from clusterbuild.rules import Rules
 from clusterbuild.service import ControlService, LogsService, StatusService
 from clusterdep.api import client
 from clusterdep.api.errors import Fault, Kind
+from clusterdep.api.serving import FaultInterceptor, listening, only_one
 
 log = logging.getLogger("clusterbuild.daemon")
 
@@ -93,7 +89,7 @@ async def serve(
     `path` is the configuration, for messages; `reread` reads it again on SIGHUP. Raises
     Fault.
     """
-    with only_one(settings.state):
+    with only_one(settings.state, "clusterbuild"):
         _check_build_user(settings)
         engines = engines_of(settings)
         address = settings.clusterdep_address
@@ -160,39 +156,7 @@ async def _keep_time(dispatcher: Dispatcher) -> None:
         await asyncio.sleep(TICK)
 
 
-# -- the state directory and the socket ------------------------------------------------
-
-
-@contextlib.contextmanager
-def only_one(state: Path, name: str = "clusterbuild") -> Iterator[None]:
-    """Holds STATE/NAME.lock with our pid in it. Raises Fault where another process does."""
-    path = state / f"{name}.lock"
-    try:
-        state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise Fault(
-            Kind.CANNOT_CREATE,
-            f"the state directory {state} cannot be written: {error.strerror}",
-            "make it writable for this user, or name another with --state DIR",
-        ) from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            other = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
-            raise Fault(
-                Kind.INTERRUPTED,
-                f"another '{name}' (pid {other}) uses the state directory {state}",
-                "wait for it or stop it, or name another directory with --state DIR",
-            ) from error
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(lock)
+# -- what is served -------------------------------------------------------------------
 
 
 def _check_build_user(settings: config.Settings) -> None:
@@ -219,78 +183,15 @@ async def _served(
     settings: config.Settings, dispatcher: Dispatcher, exchange: Exchange
 ) -> AsyncIterator[None]:
     """The gRPC server, for as long as the block lasts."""
-    server = grpc.aio.server(options=client.SERVER_OPTIONS)
+    server = grpc.aio.server(interceptors=(FaultInterceptor(),), options=client.SERVER_OPTIONS)
     rpc.add_StatusServicer_to_server(
         StatusService(dispatcher, exchange.connection, "local"), server
     )
     rpc.add_ControlServicer_to_server(ControlService(dispatcher), server)
     reader = LogReader(dispatcher, dispatcher.engines, dispatcher.logs)
     rpc.add_LogsServicer_to_server(LogsService(reader), server)
-    checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    names = (*SERVICES, reflection.SERVICE_NAME, health.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
-    path = Path(settings.address.removeprefix("unix:"))
-    _bind(server, path, settings.state)
-    await server.start()
-    for name in ("", *SERVICES):
-        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-    try:
+    async with listening(server, settings.address, settings.state, SERVICES, GRACE):
         yield
-    finally:
-        await server.stop(GRACE)
-        _unlink(path)
-
-
-def _bind(server: grpc.aio.Server, path: Path, state: Path) -> None:
-    """Binds the Unix socket; one at which nobody answers is of a daemon that was killed."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if path.parent != state and path == client.socket_path(state, path.name):
-            _check_private(path.parent)
-        if path.is_socket() and not _answers(path):
-            path.unlink()
-        elif path.exists():
-            raise Fault(
-                Kind.UNAVAILABLE,
-                f"another program serves the socket {path}",
-                "stop that one, or name another with 'listen' in the configuration",
-            )
-        mask = os.umask(0o177)
-        try:
-            server.add_insecure_port(f"unix:{path}")
-        finally:
-            os.umask(mask)
-    except (OSError, RuntimeError) as error:
-        raise Fault(
-            Kind.CANNOT_CREATE,
-            f"the socket {path} cannot be made: {error}",
-            "make its directory writable for this user, or set 'listen' in the configuration",
-        ) from error
-
-
-def _check_private(directory: Path) -> None:
-    """A directory in /tmp could have been made by somebody else before us. Raises Fault."""
-    found = directory.lstat()
-    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        raise Fault(
-            Kind.DENIED,
-            f"the directory {directory} of the socket is not ours alone",
-            "remove it, or name a state directory with a shorter path with --state DIR",
-        )
-
-
-def _unlink(path: Path) -> None:
-    path.unlink(missing_ok=True)
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            return False
-    return True
 
 
 # -- signals ---------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from clusterbuild import gather, kit
 from clusterbuild.calls import Calls
-from clusterbuild.daemon import LOCALHOST, PLAIN_PATH, only_one
+from clusterbuild.daemon import LOCALHOST, PLAIN_PATH
 from clusterbuild.follow import Follower
 from clusterbuild.progress import Progress, printable
 from clusterbuild.report import Report, render, to_json
@@ -22,6 +22,7 @@ from clusterbuild.scan import Scan, scan
 from clusterbuild.supervise import Child
 from clusterdep.api import client
 from clusterdep.api.errors import Fault, Kind
+from clusterdep.api.serving import only_one
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 
 Answer = TypeVar("Answer")

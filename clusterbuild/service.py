@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 
@@ -15,20 +15,11 @@ from clusterbuild.dispatcher import Dispatcher
 from clusterbuild.engines import HostFacts
 from clusterbuild.log_reader import LogReader
 from clusterbuild.rules import Connection
-from clusterdep.api.errors import Fault
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Answer = TypeVar("Answer")
 
 #: What people see of phases that the contract has one word for.
 PHASES = {Phase.RETURNING: "ending"}
-
-
-async def _faults_told(context: Context, answer: Awaitable[Answer]) -> Answer:
-    try:
-        return await answer
-    except Fault as fault:
-        await context.abort(fault.code, str(fault))
 
 
 class StatusService(rpc.StatusServicer):
@@ -118,15 +109,6 @@ class LogsService(rpc.LogsServicer):
     async def Read(
         self, request: pb.ReadRequest, context: Context
     ) -> AsyncIterator[pb.ReadResponse]:
-        source = await _faults_told(context, self._reader.find(request.attempt, request.stage))
-        pieces = self._reader.read(source, request.offset, request.follow)
-        while True:
-            piece = await _faults_told(context, _next(pieces))
-            if piece is None:
-                return
-            offset, data = piece
+        source = await self._reader.find(request.attempt, request.stage)
+        async for offset, data in self._reader.read(source, request.offset, request.follow):
             yield pb.ReadResponse(data=data, offset=offset)
-
-
-async def _next(pieces: AsyncIterator[tuple[int, bytes]]) -> tuple[int, bytes] | None:
-    return await anext(pieces, None)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,67 +18,7 @@ from clusterdep.questions import Questions
 from clusterdep.render import evidence_message
 from clusterdep.work import Work
 
-log = logging.getLogger("clusterdep.service")
-
 Context = grpc.aio.ServicerContext[Any, Any]
-Handler = Any  # grpc.RpcMethodHandler: its fields are typed for synchronous servers only
-
-
-class FaultInterceptor(grpc.aio.ServerInterceptor):
-    """Turns a Fault raised by any method into the status of its call."""
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        if handler.response_streaming:
-            method = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            wrap = (
-                grpc.stream_stream_rpc_method_handler
-                if handler.request_streaming
-                else grpc.unary_stream_rpc_method_handler
-            )
-            guarded: Any = _guard_stream(method)
-        else:
-            method = handler.stream_unary if handler.request_streaming else handler.unary_unary
-            wrap = (
-                grpc.stream_unary_rpc_method_handler
-                if handler.request_streaming
-                else grpc.unary_unary_rpc_method_handler
-            )
-            guarded = _guard(method)
-        return wrap(guarded, handler.request_deserializer, handler.response_serializer)
-
-
-def _guard(method: Callable[[Any, Context], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    async def guarded(request: Any, context: Context) -> Any:
-        try:
-            return await method(request, context)
-        except Fault as fault:
-            await _refuse(context, fault)
-
-    return guarded
-
-
-def _guard_stream(method: Callable[[Any, Context], Any]) -> Callable[..., AsyncIterator[Any]]:
-    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
-        try:
-            async for answer in method(request, context):
-                yield answer
-        except Fault as fault:
-            await _refuse(context, fault)
-
-    return guarded
-
-
-async def _refuse(context: Context, fault: Fault) -> None:
-    if fault.kind is Kind.INTERNAL:
-        log.error("call failed: %s", fault.what)
-    await context.abort(fault.code, str(fault))
 
 
 class FeedService(rpc.FeedServicer):

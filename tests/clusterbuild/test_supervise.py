@@ -8,9 +8,9 @@ import pytest
 from build_fakes import until
 
 from clusterbuild import supervise
-from clusterbuild.daemon import only_one
 from clusterbuild.supervise import Child
 from clusterdep.api.errors import Fault
+from clusterdep.api.serving import only_one
 
 
 @pytest.fixture

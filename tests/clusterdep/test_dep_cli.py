@@ -163,8 +163,8 @@ async def test_the_daemon_is_not_there(tmp_path: Path) -> None:
 
 async def test_two_daemons_on_one_state(dep: Daemon) -> None:
     code, _, err = await run("serve", "--state", str(dep.state))
-    assert code == os.EX_UNAVAILABLE
-    assert f"another clusterdep (pid {os.getpid()})" in err
+    assert code == os.EX_TEMPFAIL
+    assert f"another 'clusterdep' (pid {os.getpid()})" in err
 
 
 async def test_a_file_is_not_a_database(tmp_path: Path) -> None:
