@@ -341,7 +341,8 @@ class Catalog:
         self.failures[package] = Failure(
             input_key=key,
             package_is_to_blame=blame == "package",
-            returned=again + (blame in ("host", "infrastructure")),
+            # What ended before any stage began says nothing about the package.
+            returned=again + (blame in ("host", "infrastructure") and bool(row["stage"])),
             attempt=str(row["id"]),
             stage=str(row["stage"]),
             message=str(row["message"]),

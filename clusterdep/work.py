@@ -63,7 +63,7 @@ class Work:
                 renew_seconds=self._renew_seconds,
             )
             answer.cancellations.extend(self._renew(dispatcher.name, listed))
-            again = lost_grants(self.ledger.leases.of_dispatcher(dispatcher.name), set(listed))
+            again = self._lost_grants(request, set(listed))
             dispatcher.offers = _offers(request, again)
             for lease in again:
                 answer.grants.append(self._message(lease))
@@ -75,6 +75,12 @@ class Work:
                 return answer
             await self.ledger.changes.wait(left)
         raise Fault(Kind.INTERRUPTED, f"a newer exchange of {dispatcher.name} replaced this one")
+
+    def _lost_grants(self, request: pb.ExchangeRequest, listed: set[str]) -> list[Lease]:
+        """Leases the dispatcher does not list, on hosts that could work on them now."""
+        ready = {host.name for host in request.hosts if host.state == pb.HOST_STATE_READY}
+        held = self.ledger.leases.of_dispatcher(request.dispatcher)
+        return [lease for lease in lost_grants(held, listed) if lease.host in ready]
 
     def _renew(self, dispatcher: str, listed: dict[str, int]) -> list[pb.Cancellation]:
         """Renews what is listed; what can not be renewed is to be ended."""

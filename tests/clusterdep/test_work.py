@@ -59,6 +59,23 @@ async def test_a_lost_answer_is_given_again(dep: Daemon) -> None:
     assert not (await dep.exchange(holding=held(again))).grants
 
 
+async def test_a_grant_is_not_repeated_to_a_host_that_is_away(dep: Daemon) -> None:
+    await dep.load(*CHAIN)
+    await dep.exchange()
+    assert not (await dep.exchange(hosts=[host(state=pb.HOST_STATE_LOST)])).grants
+    assert len((await dep.exchange()).grants) == 1
+
+
+async def test_what_ends_before_any_stage_is_tried_on(dep: Daemon) -> None:
+    await dep.load(record("liba-1.0"))
+    for _ in range(5):
+        grant = (await dep.exchange()).grants[0]
+        result = failed(grant, pb.BLAME_HOST)
+        result.stage = ""
+        await dep.exchange(results=[result], hosts=[])
+    assert await dep.statuses() == {"liba-1.0": "open"}
+
+
 async def test_a_result_counts_once(dep: Daemon) -> None:
     await dep.load(*CHAIN)
     grant = (await dep.exchange()).grants[0]
