@@ -11,8 +11,10 @@ from pathlib import Path
 import sqlite_utils
 from dep_daemon import Daemon, built, record
 
+from clusterdep import config
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.cli import parser
+from clusterdep.core.status import Status
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,3 +68,15 @@ async def test_every_table_is_documented(dep: Daemon) -> None:
     names = set(sqlite_utils.Database(dep.state / "clusterdep.db").table_names())
     ours = {name for name in names if not name.startswith(("sqlite_", "_sqlite"))}
     assert ours == set(re.findall(r"^\| `([a-z]+)` \|", text, re.M))
+
+
+def test_every_setting_status_and_metric_is_documented() -> None:
+    text = (ROOT / "docs/clusterdep.md").read_text()
+    named = set(re.findall(r"`([a-z_]+)`", text))
+    settings = set(config.Settings.__dataclass_fields__) - {"profiles"} | {"profile"}
+    assert settings <= named
+    assert set(config.ProfileSettings.__dataclass_fields__) <= named
+    assert {status.value for status in Status} <= named
+    source = (ROOT / "clusterdep/metrics.py").read_text()
+    metrics = set(re.findall(r'"(clusterdep_[a-z_]+)"', source))
+    assert {m.removesuffix("_total") for m in named if m.startswith("clusterdep_")} == metrics
