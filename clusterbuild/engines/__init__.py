@@ -12,6 +12,7 @@ from clusterbuild.core.result import JobResult
 
 __all__ = [
     "OVER",
+    "Distfile",
     "Engine",
     "EngineError",
     "HostFacts",
@@ -82,6 +83,16 @@ class RequiredFile:
 
 
 @dataclass(frozen=True)
+class Distfile:
+    """A distfile of a package, on the dispatcher's disk, and what the package wants."""
+
+    name: str  # may have a directory: DIST_SUBDIR/foo-1.0.tar.gz
+    path: Path
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class JobSpec:
     """Everything a host needs to build one package. Text must be free of control characters.
 
@@ -91,7 +102,7 @@ class JobSpec:
     attempt: str  # [A-Za-z0-9_-]{1,64}
     pkgname: str
     pkgpath: str
-    tree: Path
+    tree: Path  # a snapshot, or a tree that does not change while anything is built
     prefix: str
     pkgdb: str = ""  # empty: PREFIX/pkgdb
     kit: Path | None = None
@@ -109,6 +120,8 @@ class JobSpec:
     time_limit: float = 0.0  # seconds for the whole job; 0: none
     stage_time_limit: float = 0.0  # seconds for each stage; 0: none
     log_limit: int = 0  # bytes for the log of each stage; 0: none
+    snapshot: str = ""  # names the content of the tree; empty: only this machine can use it
+    distfiles: tuple[Distfile, ...] = ()  # what a host that has not our distdir is sent
     search_path: str = ""  # PATH; empty: PREFIX/bin:PREFIX/sbin:/usr/bin:/bin:/usr/sbin:/sbin
 
 
@@ -148,6 +161,8 @@ class Engine(ABC):
 
     #: Name of the host, for people.
     name: str
+    #: How it is reached, for people: local, ssh.
+    way: str = "local"
 
     @abstractmethod
     async def probe(self) -> HostFacts:

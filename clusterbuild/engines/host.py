@@ -10,7 +10,7 @@ from pathlib import Path
 from clusterbuild.core.result import STAGES, JobResult
 from clusterbuild.engines import Engine, EngineError, HostFacts, JobSpec, JobState, Kind, wire
 from clusterbuild.engines.files import digest_of, local_trouble, pack, settle
-from clusterbuild.engines.runner import Completed, Runner, RunnerError
+from clusterbuild.engines.runner import Completed, Runner, RunnerError, script_words
 
 #: The scripts that are copied to every host.
 ON_HOST = Path(__file__).resolve().parent.parent / "on_host"
@@ -85,8 +85,11 @@ class HostEngine(Engine):
         except ValueError as problem:
             raise EngineError(self.name, what, str(problem), Kind.REFUSED) from None
         files = {required.sha256: required.path for required in job.requirements}
+        files |= {distfile.sha256: distfile.path for distfile in job.distfiles}
         if job.kit:
             files[kit] = job.kit
+        if job.snapshot:
+            files[job.snapshot] = job.tree
         for _ in range(ROUNDS):
             done = await self._script(
                 what,
@@ -100,7 +103,10 @@ class HostEngine(Engine):
             if done.status == 0:
                 return
             for digest in self._missing(what, done.out, files):
-                await self._put(what, files[digest], digest)
+                if digest == job.snapshot:
+                    await self._put_tree(what, digest)
+                else:
+                    await self._put(what, files[digest], digest)
         raise EngineError(
             self.name, what, "files that were sent there are missing again", Kind.BROKEN
         )
@@ -151,7 +157,8 @@ class HostEngine(Engine):
             await self._runner.get(source, part, size)
             await asyncio.to_thread(settle, part, target, size, sha256)
         except RunnerError as problem:
-            part.unlink(missing_ok=True)
+            if problem.kind is not Kind.UNREACHABLE:
+                part.unlink(missing_ok=True)  # else the rest of it is fetched next time
             raise self._error(what, problem) from None
         except OSError as problem:
             part.unlink(missing_ok=True)
@@ -192,6 +199,10 @@ class HostEngine(Engine):
         """Where the host finds distfiles; empty: in the tree."""
         return str(job.distdir) if job.distdir else ""
 
+    async def _put_tree(self, what: str, digest: str) -> None:
+        """Sends a snapshot of a tree that the host lacks."""
+        raise EngineError(self.name, what, f"the tree {digest} is gone", Kind.ABSENT)
+
     # -- how
 
     def _error(self, what: str, problem: RunnerError) -> EngineError:
@@ -221,7 +232,7 @@ class HostEngine(Engine):
         async with self._preparing:
             if self._prepared:
                 return
-            argv = [self._shell, "-c", INSTALL, "install", self._base, self._version]
+            argv = script_words(self._shell, INSTALL, self._base, self._version)
             done = await self._run(what, argv, stdin=self._scripts, timeout=START)
             if done.status:
                 raise self._failed(what, done)

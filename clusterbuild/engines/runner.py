@@ -28,6 +28,16 @@ class Completed:
     err: bytes
 
 
+def script_words(shell: str, script: str, *words: str) -> list[str]:
+    """The command that runs a script of several lines with `words` as $1, $2...
+
+    The script stands in one line: login shells, through which ssh passes every command, do
+    not all take more within quotes.
+    """
+    line = script.replace("\\", r"\\").replace("\n", r"\n").replace("!", r"\0041")
+    return [shell, "-c", 'eval "$(printf %b "$0")"', line, *words]
+
+
 class Runner(Protocol):
     """A way to one host. Methods raise RunnerError, and may run at the same time."""
 

@@ -85,6 +85,8 @@ def job_text(job: JobSpec, kit: str, *, tree: str, distdir: str) -> bytes:
         lines.append(
             quote("REQUIRE", f"{how} {file.pkgname} {file.sha256} {file.size} {file.suffix}")
         )
+    for distfile in job.distfiles:
+        lines.append(quote("DISTFILE", f"{distfile.name} {distfile.sha256} {distfile.size}"))
     return "".join(lines).encode("ascii")
 
 

@@ -1,14 +1,14 @@
 # On the host: the job file, read strictly and never executed, and the result. Sourced.
 
-# Names a job file may hold once, as $J_NAME; VARIABLE and REQUIRE may stand any number of
-# times, one per line of $J_VARIABLE and $J_REQUIRE.
+# Names a job file may hold once, as $J_NAME; VARIABLE, REQUIRE and DISTFILE may stand any
+# number of times, one per line of $J_VARIABLE, $J_REQUIRE and $J_DISTFILE.
 JOB_NAMES="ATTEMPT PKGNAME PKGPATH TREE PREFIX PKGDB KIT MAKE DISTDIR MAKE_JOBS BOOTSTRAP \
 USERGROUP_PHASE USE_DESTDIR BUILD_USER SANDBOX SLOTS TIME_LIMIT STAGE_TIME_LIMIT LOG_LIMIT \
 SEARCH_PATH"
 
 # read_job FILE: sets J_*; fails with WHY.
 read_job() {
-    for _rj in $JOB_NAMES VARIABLE REQUIRE; do
+    for _rj in $JOB_NAMES VARIABLE REQUIRE DISTFILE; do
         eval "J_$_rj="
     done
     _rj_seen=' '
@@ -37,6 +37,7 @@ job_line() {
     case $_jl_name in
     VARIABLE) J_VARIABLE="$J_VARIABLE$VALUE$NL" && return ;;
     REQUIRE) J_REQUIRE="$J_REQUIRE$VALUE$NL" && return ;;
+    DISTFILE) J_DISTFILE="$J_DISTFILE$VALUE$NL" && return ;;
     esac
     WHY="unknown name '$_jl_name'"
     case " $JOB_NAMES " in
@@ -77,7 +78,7 @@ check_job() {
     case $J_LOG_LIMIT in
     *[!0-9]*) return 1 ;;
     esac
-    check_names && check_requirements && check_sandbox
+    check_names && check_requirements && check_distfiles && check_sandbox
 }
 
 # valid_pkgname NAME: names no option, no directory, and no other file.
@@ -135,6 +136,20 @@ check_requirements() {
     done <<REQUIREMENTS
 $J_REQUIRE
 REQUIREMENTS
+}
+
+# check_distfiles: each "NAME SHA256 SIZE"; fails with WHY.
+check_distfiles() {
+    while IFS=' ' read -r _cd_name _cd_digest _cd_size _cd_rest; do
+        [ -n "$_cd_name" ] || continue
+        WHY="a DISTFILE is not 'NAME SHA256 SIZE': $_cd_name"
+        valid_path "/$_cd_name" && valid_digest "$_cd_digest" && [ -z "$_cd_rest" ] || return 1
+        case $_cd_size in
+        '' | *[!0-9]*) return 1 ;;
+        esac
+    done <<DISTFILES
+$J_DISTFILE
+DISTFILES
 }
 
 # check_sandbox: fails with WHY.
