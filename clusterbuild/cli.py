@@ -78,6 +78,7 @@ def _add_serve(commands: argparse._SubParsersAction[Parser], common: Parser) -> 
         parents=[common],
     )
     serve.add_argument("--config", metavar="FILE", help="TOML; working defaults without it")
+    serve.add_argument("--hosts", metavar="FILE", help="the hosts file; default: this machine")
     serve.add_argument("--slots", type=_count, help="jobs at once on this machine")
     serve.set_defaults(run=_serve)
 
@@ -113,6 +114,9 @@ def _add_run(commands: argparse._SubParsersAction[Parser], common: Parser) -> No
     )
     run.add_argument("--make", metavar="MAKE", default="", help="where the kit brings none: bmake")
     run.add_argument("--distdir", metavar="DIR", help="distfiles; default: TREE/distfiles")
+    run.add_argument(
+        "--hosts", metavar="FILE", help="build on the hosts of this file; default: here"
+    )
     run.add_argument("--slots", type=_count, default=0, help="jobs at once; default: cores")
     run.add_argument("--scan-jobs", type=_count, default=0, help="scans at once; default: cores")
     run.add_argument("--retry-failed", action="store_true", help="try again what failed before")
@@ -151,6 +155,7 @@ def _serve(args: argparse.Namespace) -> int:
             path,
             state=Path(args.state).absolute() if args.state else None,
             clusterdep=args.clusterdep,
+            hosts=Path(args.hosts).absolute() if args.hosts else None,
             slots=args.slots,
         )
 
@@ -179,6 +184,7 @@ def _run(args: argparse.Namespace) -> int:
         make=args.make,
         distdir=Path(args.distdir).absolute() if args.distdir else None,
         select=tuple(word for words in args.select for word in words.split()),
+        hosts=Path(args.hosts).absolute() if args.hosts else None,
         slots=args.slots,
         scan_jobs=args.scan_jobs,
         retry_failed=args.retry_failed,

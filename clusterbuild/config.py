@@ -30,6 +30,7 @@ class Settings:
     clusterdep: str = ""  # address; empty: the socket of a clusterdep on this machine
     listen: str = ""  # unix:PATH; empty: the socket in the state directory
     metrics: str = ""  # HOST:PORT of /metrics; empty: none
+    hosts: Path | None = None  # the hosts file; None: this machine is the only host
     slots: int = 0  # of this machine; 0: as many as it has cores, if each can have a sandbox
     sandbox: str = "auto"
     build_user: str = ""  # whom configure and build run as, where the daemon is root
@@ -77,6 +78,12 @@ def _path(value: object) -> Path:
     if not isinstance(value, str) or not value:
         raise ValueError("the name of a directory")
     return Path(value).expanduser().absolute()
+
+
+def _file(value: object) -> Path:
+    if not isinstance(value, str) or not value:
+        raise ValueError("the name of a file")
+    return Path(value).expanduser()
 
 
 def _count(value: object) -> int:
@@ -134,6 +141,7 @@ KEYS: dict[str, Callable[[object], object]] = {
     "clusterdep": _text,
     "listen": _listen,
     "metrics": _host_port,
+    "hosts": _file,
     "slots": _count,
     "sandbox": _one_of(SANDBOXES),
     "build_user": _text,
@@ -144,7 +152,8 @@ KEYS: dict[str, Callable[[object], object]] = {
     "log_attempts": _count,
     "log_level": _one_of(LEVELS),
 }
-#: Keys that SIGHUP puts in force; the others need a restart.
+#: Keys that SIGHUP puts in force, as it does what builds get on the hosts of the hosts file;
+#: everything else needs a restart.
 RELOADED = ("slots", "time_limit", "stage_time_limit", "log_limit", "log_attempts", "log_level")
 
 
@@ -168,6 +177,8 @@ def load(path: Path | None, **changes: Any) -> Settings:
     if problems:
         lines = "\n".join(f"{path}{problem}" for problem in problems)
         raise Fault(Kind.CONFIG, f"the configuration cannot be used:\n{lines}")
+    if "hosts" in values:
+        values["hosts"] = path.absolute().parent / values["hosts"]
     return replace(Settings(), **{**values, **given})
 
 

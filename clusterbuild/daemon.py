@@ -10,6 +10,7 @@ import re
 import signal
 import stat
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -22,6 +23,7 @@ from clusterbuild.attempt import Listener
 from clusterbuild.dispatcher import Dispatcher
 from clusterbuild.engines import Engine
 from clusterbuild.engines.local import local_engine
+from clusterbuild.engines.ssh import SshEngine
 from clusterbuild.exchange import Exchange
 from clusterbuild.keeper import Keeper
 from clusterbuild.log_reader import LogReader
@@ -29,7 +31,8 @@ from clusterbuild.logs import LogTree
 from clusterbuild.metrics import Metrics
 from clusterbuild.rules import Rules
 from clusterbuild.service import ControlService, LogsService, StatusService
-from clusterdep.api import client
+from clusterbuild.trees import Trees
+from clusterdep.api import client, hosts_file
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.serving import FaultInterceptor, listening, only_one
 
@@ -48,11 +51,14 @@ LOCALHOST = "localhost"
 #: Paths that can stand in makefiles and shell words as they are.
 PLAIN_PATH = re.compile(r"[A-Za-z0-9./+@,~_-]+")
 
-MakeEngines = Callable[[config.Settings], Mapping[str, Engine]]
+MakeEngines = Callable[[config.Settings, Trees], Mapping[str, Engine]]
 
 
-def local_engines(settings: config.Settings) -> Mapping[str, Engine]:
-    """With no hosts configured, this machine is the one host. Raises Fault."""
+def configured_engines(settings: config.Settings, trees: Trees) -> Mapping[str, Engine]:
+    """Of the hosts in the hosts file; without one, this machine is the one host. Raises Fault."""
+    if settings.hosts is not None:
+        entries = hosts_file.load(settings.hosts)
+        return {entry.name: SshEngine(entry, trees, trees.distfiles) for entry in entries}
     base = settings.state / "hosts" / LOCALHOST
     if not PLAIN_PATH.fullmatch(str(base)):
         raise Fault(
@@ -64,8 +70,8 @@ def local_engines(settings: config.Settings) -> Mapping[str, Engine]:
 
 
 def rules_of(settings: config.Settings) -> Rules:
-    """What the dispatcher works by, of everything that is configured."""
-    return Rules(
+    """What the dispatcher works by, of everything that is configured. Raises Fault."""
+    rules = Rules(
         dispatcher=settings.name,
         slots=settings.slots,
         sandbox=settings.sandbox,
@@ -76,13 +82,27 @@ def rules_of(settings: config.Settings) -> Rules:
         log_limit=settings.log_limit,
         log_attempts=settings.log_attempts,
     )
+    if settings.hosts is None:
+        return rules
+    own = {
+        entry.name: replace(
+            rules,
+            slots=entry.slots,
+            sandbox=entry.sandbox,
+            build_user=entry.build_user,
+            search_path=entry.search_path or rules.search_path,
+            most_time=entry.time_limit,
+        )
+        for entry in hosts_file.load(settings.hosts)
+    }
+    return replace(rules, hosts=own)
 
 
 async def serve(
     path: Path | None,
     settings: config.Settings,
     reread: Callable[[], config.Settings],
-    engines_of: MakeEngines = local_engines,
+    engines_of: MakeEngines = configured_engines,
 ) -> None:
     """Serves until SIGTERM or SIGINT; what runs on hosts goes on, and is taken up again.
 
@@ -90,8 +110,10 @@ async def serve(
     Fault.
     """
     with only_one(settings.state, "clusterbuild"):
-        _check_build_user(settings)
-        engines = engines_of(settings)
+        if settings.hosts is None:
+            _check_build_user(settings)
+        trees = Trees(settings.state / "trees")
+        engines = engines_of(settings, trees)
         address = settings.clusterdep_address
         async with client.connect(address) as channel, contextlib.AsyncExitStack() as stack:
             exchange = Exchange(channel, address)
@@ -104,6 +126,7 @@ async def serve(
                 engines,
                 archive,
                 LogTree(settings.state / "logs"),
+                trees,
                 listener=Listener(metrics.reported),
             )
             for engine in engines.values():
@@ -184,9 +207,7 @@ async def _served(
 ) -> AsyncIterator[None]:
     """The gRPC server, for as long as the block lasts."""
     server = grpc.aio.server(interceptors=(FaultInterceptor(),), options=client.SERVER_OPTIONS)
-    rpc.add_StatusServicer_to_server(
-        StatusService(dispatcher, exchange.connection, "local"), server
-    )
+    rpc.add_StatusServicer_to_server(StatusService(dispatcher, exchange.connection), server)
     rpc.add_ControlServicer_to_server(ControlService(dispatcher), server)
     reader = LogReader(dispatcher, dispatcher.engines, dispatcher.logs)
     rpc.add_LogsServicer_to_server(LogsService(reader), server)
@@ -209,10 +230,10 @@ def _on_signals(
     def reload() -> None:
         try:
             settings = reread()
+            dispatcher.rules = rules_of(settings)
         except Fault as fault:
             log.error("the configuration was not read again: %s", fault)
             return
-        dispatcher.rules = rules_of(settings)
         logging.getLogger("clusterbuild").setLevel(settings.log_level.upper())
         for keeper in keepers:
             keeper.probe_soon()

@@ -25,6 +25,7 @@ from clusterbuild.logs import LogTree
 from clusterbuild.messages import offer_of, result_of, sandbox_of, wrong_with
 from clusterbuild.rules import Rules
 from clusterbuild.steps import Steps
+from clusterbuild.trees import Trees
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 
 log = logging.getLogger("clusterbuild.dispatcher")
@@ -59,6 +60,7 @@ class Dispatcher:
     engines: Mapping[str, Engine]
     archive: Archive
     logs: LogTree
+    trees: Trees
     clock: Callable[[], float] = time.time  # seconds since 1970, for people
     monotonic: Callable[[], float] = time.monotonic  # for limits and pauses: it never jumps
     listener: Listener = field(default_factory=Listener)
@@ -73,7 +75,12 @@ class Dispatcher:
 
     def __post_init__(self) -> None:
         self._steps = Steps(
-            lambda: self.rules, self.engines, self.archive, self.logs, self.set_trouble
+            lambda: self.rules,
+            self.engines,
+            self.archive,
+            self.logs,
+            self.trees,
+            troubled=self.set_trouble,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving: dict[asyncio.Task[None], str] = {}  # of attempts that are done
@@ -203,7 +210,7 @@ class Dispatcher:
         """A host said what it is."""
         self.facts[name] = facts
         try:
-            sandbox = sandbox_of(facts, self.rules)
+            sandbox = sandbox_of(facts, self.rules.of(name))
         except ValueError as error:
             self.host_happen(name, host_rules.Event.UNFIT, str(error))
             return
@@ -375,7 +382,7 @@ class Dispatcher:
 
     def _limit(self, attempt: Attempt) -> float:
         if attempt.phase is Phase.BUILDING:
-            limit = attempt.grant.time_limit or self.rules.time_limit
+            limit = self.rules.of(attempt.host).limit(attempt.grant.time_limit)
             return limit + GRACE if limit else 0.0
         return PHASE_LIMITS.get(attempt.phase, 0.0)
 

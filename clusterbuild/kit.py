@@ -30,6 +30,7 @@ class Kit:
     path: Path
     prefix: str
     pkgdb: str  # empty: PREFIX/pkgdb
+    distdir: str = ""  # what its mk.conf says; empty: in the tree
 
 
 def inputs_digest(tree: Path, words: tuple[str, ...]) -> str:
@@ -135,14 +136,14 @@ def given_kit(path: Path, prefix: str) -> Kit:
         )
     if names and found not in names:
         raise Fault(Kind.DATA, f"the kit {path} is for the prefix {names[0]}, and not for {found}")
-    return Kit(path, found, settings.get("PKG_DBDIR", ""))
+    return Kit(path, found, settings.get("PKG_DBDIR", ""), settings.get("DISTDIR", ""))
 
 
 def mk_conf_settings(text: bytes) -> dict[str, str]:
-    """LOCALBASE and PKG_DBDIR of an mk.conf, where they are plain absolute paths."""
+    """LOCALBASE, PKG_DBDIR and DISTDIR of an mk.conf, where they are plain absolute paths."""
     found: dict[str, str] = {}
     for line in text.decode(errors="replace").splitlines():
-        match = re.match(r"\s*(LOCALBASE|PKG_DBDIR)\s*\??=\s*(/\S+)\s*(#.*)?$", line)
+        match = re.match(r"\s*(LOCALBASE|PKG_DBDIR|DISTDIR)\s*\??=\s*(/\S+)\s*(#.*)?$", line)
         if match and "$" not in match[2]:
             found.setdefault(match[1], match[2])
     return found

@@ -13,6 +13,7 @@ from clusterbuild.engines import HostFacts, JobSpec, RequiredFile
 from clusterbuild.package_file import valid_pkgname, valid_suffix
 from clusterbuild.repository import Known, Repository
 from clusterbuild.rules import Rules
+from clusterbuild.snapshots import Snapshot
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 
 BLAMES = {
@@ -100,20 +101,30 @@ def requirements_of(grant: pb.Grant, repository: Repository) -> tuple[RequiredFi
 
 
 def spec_of(
-    grant: pb.Grant, repository: Repository, rules: Rules, sandbox: Sandbox, slots: int
+    grant: pb.Grant,
+    repository: Repository,
+    rules: Rules,
+    *,
+    sandbox: Sandbox,
+    slots: int,
+    snapshot: Snapshot,
 ) -> JobSpec:
-    """What a host is told to do; raises MissingRequirementError."""
+    """What a host is told to do, by its rules; raises MissingRequirementError.
+
+    Distfiles stay where they are in the tree: a snapshot has none.
+    """
     profile = grant.profile
     return JobSpec(
         attempt=grant.attempt,
         pkgname=grant.pkgname,
         pkgpath=grant.pkgpath,
-        tree=Path(profile.tree),
+        tree=snapshot.path,
+        snapshot=snapshot.digest,
         prefix=profile.prefix,
         pkgdb=profile.pkgdb,
         kit=Path(profile.kit) if profile.kit else None,
         make=profile.make,
-        distdir=Path(profile.distdir) if profile.distdir else None,
+        distdir=Path(profile.distdir or f"{profile.tree}/distfiles"),
         variables=tuple(grant.make_variables),
         requirements=requirements_of(grant, repository),
         make_jobs=grant.make_jobs,
@@ -123,7 +134,7 @@ def spec_of(
         build_user=rules.build_user,
         sandbox=sandbox.kind,
         slots=slots,
-        time_limit=grant.time_limit or rules.time_limit,
+        time_limit=rules.limit(grant.time_limit),
         stage_time_limit=rules.stage_time_limit,
         log_limit=rules.log_limit,
         search_path=rules.search_path,

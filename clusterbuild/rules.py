@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,17 @@ class Rules:
     stage_time_limit: float = 0.0
     log_limit: int = 256 * 2**20  # of one stage
     log_attempts: int = 10  # whose logs are kept, for each package
+    most_time: float = 0.0  # for any build, whatever its grant says
+    hosts: Mapping[str, Rules] = field(default_factory=dict)  # of those that have their own
+
+    def of(self, host: str) -> Rules:
+        """What a host works by."""
+        return self.hosts.get(host, self)
+
+    def limit(self, asked: float) -> float:
+        """How long a build may take, whose grant says `asked`."""
+        limit = asked or self.time_limit
+        return min(limit or self.most_time, self.most_time) if self.most_time else limit
 
 
 @dataclass

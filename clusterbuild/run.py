@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import time
@@ -19,8 +20,9 @@ from clusterbuild.follow import Follower
 from clusterbuild.progress import Progress, printable
 from clusterbuild.report import Report, render, to_json
 from clusterbuild.scan import Scan, scan
+from clusterbuild.snapshots import Snapshot, Snapshots
 from clusterbuild.supervise import Child
-from clusterdep.api import client
+from clusterdep.api import client, hosts_file
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.serving import only_one
 from clusterdep.api.v1 import clusterdep_pb2 as pb
@@ -44,12 +46,22 @@ class Options:
     prefix: str = ""
     make: str = ""
     distdir: Path | None = None
+    hosts: Path | None = None
     select: tuple[str, ...] = ()
     slots: int = 0
     scan_jobs: int = 0
     retry_failed: bool = False
     serve: bool = False  # go on when nothing is left to do
     names: bool = False  # the report on the screen lists what was built
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run works with, once it is begun."""
+
+    calls: Calls
+    snapshot: Snapshot
+    kit: kit.Kit
 
 
 class Interrupted(Exception):
@@ -67,6 +79,7 @@ class Run:
         self._options = options
         self._progress = progress
         self._state = options.state
+        self._snapshots = Snapshots(options.state / "trees")
         self._started = time.time()
         self._follower: Follower | None = None  # once there is a profile to report on
         self._outcome: int | None = None  # exit code, once nothing was left to do
@@ -80,14 +93,16 @@ class Run:
             dep = Child("clusterdep", self._state, [], self._progress.say)
             build = Child("clusterbuild", self._state, self._words(), self._progress.say)
             try:
-                made = await self._first(self._make_kit())
+                snapshot = await self._first(asyncio.to_thread(self._take_snapshot))
+                made = await self._first(self._make_kit(snapshot))
                 await self._first(dep.begin())
                 await self._first(build.begin())
                 async with (
                     client.connect(dep.address) as one,
                     client.connect(build.address) as other,
                 ):
-                    return await self._with_daemons(Calls(one, other), made, dep, build)
+                    work = Work(Calls(one, other), snapshot, made)
+                    return await self._with_daemons(work, dep, build)
             except Interrupted as interrupted:
                 return 128 + interrupted.number
             finally:
@@ -97,6 +112,8 @@ class Run:
 
     def _words(self) -> list[str]:
         words = ["--clusterdep", client.default_address("clusterdep", self._state)]
+        if self._options.hosts:
+            words += ["--hosts", str(self._options.hosts)]
         return [*words, "--slots", str(self._options.slots)] if self._options.slots else words
 
     # -- signals ------------------------------------------------------------------
@@ -128,17 +145,25 @@ class Run:
 
     # -- the way ------------------------------------------------------------------
 
-    async def _make_kit(self) -> kit.Kit:
+    def _take_snapshot(self) -> Snapshot:
+        """What is scanned and built from, whatever becomes of the tree meanwhile."""
+        snapshot = self._snapshots.take(self._options.tree)
+        self._snapshots.prune()
+        return snapshot
+
+    async def _make_kit(self, snapshot: Snapshot) -> kit.Kit:
         options = self._options
         if options.kit is not None:
             return await asyncio.to_thread(kit.given_kit, options.kit, options.prefix)
         prefix = options.prefix or str(self._state / "prefix")
-        return await kit.made_kit(options.tree, prefix, self._state / "kit", options.make)
+        return await kit.made_kit(snapshot.path, prefix, self._state / "kit", options.make)
 
-    async def _with_daemons(self, calls: Calls, made: kit.Kit, dep: Child, build: Child) -> int:
+    async def _with_daemons(self, work: Work, dep: Child, build: Child) -> int:
         keeping = [asyncio.create_task(child.keep()) for child in (dep, build)]
+        calls = work.calls
         try:
-            return await self._first(self._build(calls, made), keeping)
+            await self._check_hosts(calls)
+            return await self._first(self._build(work), keeping)
         except Interrupted as interrupted:
             await self._end_jobs(calls, build, keeping)
             if self._outcome is not None:
@@ -152,8 +177,22 @@ class Run:
                 task.cancel()
             await asyncio.gather(*keeping, return_exceptions=True)
 
-    async def _build(self, calls: Calls, made: kit.Kit) -> int:
-        options = self._options
+    async def _check_hosts(self, calls: Calls) -> None:
+        """A daemon that was running before may know other hosts. Raises Fault."""
+        if self._options.hosts is None:
+            return
+        wanted = {entry.name for entry in hosts_file.load(self._options.hosts)}
+        found = {host.name for host in (await calls.status()).hosts}
+        if wanted != found:
+            raise Fault(
+                Kind.PRECONDITION,
+                f"the clusterbuild that runs in {self._state} has the hosts "
+                f"{', '.join(sorted(found))}, and not those of {self._options.hosts}",
+                "stop it first, or name another state directory with --state DIR",
+            )
+
+    async def _build(self, work: Work) -> int:
+        options, calls, made = self._options, work.calls, work.kit
         await calls.resume()
         profile = pb.Profile(
             name=options.profile,
@@ -162,13 +201,13 @@ class Run:
             pkgdb=made.pkgdb,
             kit=str(made.path),
             make=options.make,
-            distdir=str(options.distdir or ""),
+            distdir=str(options.distdir or made.distdir),
         )
         await calls.put_profile(profile, options.select)
         self._follower = Follower(calls, options.profile, self._progress)
         async with self._follower:
             self._progress.say(f"Scanning {options.tree}")
-            await scan(calls, self._scan(made))
+            await self._scan(work)
             if options.retry_failed:
                 await calls.retry(options.profile)
             return await self._followed(calls, self._follower)
@@ -186,16 +225,24 @@ class Run:
             await follower.for_ever()
         return self._outcome
 
-    def _scan(self, made: kit.Kit) -> Scan:
-        return Scan(
-            profile=self._options.profile,
-            words=self._options.select,
+    async def _scan(self, work: Work) -> None:
+        """Scans the snapshot. Builds that begin after that, and no others, are of it."""
+        options = self._options
+        pinned = await asyncio.to_thread(self._snapshots.pinned, options.profile, options.tree)
+        what = Scan(
+            profile=options.profile,
+            words=options.select,
             address=client.default_address("clusterdep", self._state),
-            kit=made,
+            snapshot=work.snapshot,
+            kit=work.kit,
             base=self._state / "hosts" / LOCALHOST,
             log=self._state / "scan.log",
-            jobs=self._options.scan_jobs,
+            jobs=options.scan_jobs,
+            moved=pinned != work.snapshot,
+            alone=options.hosts is None,
         )
+        pin = functools.partial(self._snapshots.pin, options.profile, options.tree, work.snapshot)
+        await scan(work.calls, what, lambda: asyncio.to_thread(pin))
 
     # -- the end ------------------------------------------------------------------------
 
@@ -269,6 +316,8 @@ def check(options: Options) -> None:
                 f"makefiles cannot handle the name of the directory {path}",
                 "use one of letters, digits and ./+@,~_-",
             )
+    if options.hosts is not None:
+        hosts_file.load(options.hosts)
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         if options.kit is None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from clusterbuild.calls import Calls
 from clusterbuild.engines import EngineError
-from clusterbuild.engines.local import clean_prefix_command
+from clusterbuild.engines.local import clean_prefix_command, local_engine
 from clusterbuild.kit import Kit
 from clusterbuild.progress import printable
+from clusterbuild.snapshots import Snapshot
 from clusterbuild.supervise import program
 from clusterdep.api.errors import Fault
 from clusterdep.api.errors import Kind as FaultKind
@@ -39,14 +41,21 @@ class Scan:
     kit: Kit
     base: Path
     log: Path
+    snapshot: Snapshot
     jobs: int = 0  # 0: as many as the helper thinks right
+    moved: bool = False  # the tree is another than the last time
+    alone: bool = True  # jobs run on this machine, and nowhere else
 
 
-async def scan(calls: Calls, what: Scan) -> None:
-    """Scans; raises Fault with what the helper said."""
-    sandbox = await _sandbox(calls)
+async def scan(calls: Calls, what: Scan, pin: Callable[[], Awaitable[None]]) -> None:
+    """Scans; raises Fault with what the helper said.
+
+    `pin` is called before, when no job can begin any more that is not of what is scanned.
+    """
+    sandbox = await (_sandbox(calls) if what.alone else _own_sandbox(what.base))
     status, said = os.EX_OK, [""]
-    async with _quiet_host(calls, sandbox):
+    async with _quiet(calls, what, sandbox):
+        await pin()
         for _ in range(TRIES):
             status, said = await _once(sandbox, what)
             if status != os.EX_UNAVAILABLE:
@@ -73,13 +82,28 @@ async def _sandbox(calls: Calls) -> str:
         await asyncio.sleep(0.05)
 
 
+async def _own_sandbox(base: Path) -> str:
+    """The best sandbox this machine has, which is none of the hosts. Raises Fault."""
+    try:
+        facts = await local_engine(base).probe()
+    except EngineError as error:
+        raise Fault(FaultKind.UNAVAILABLE, str(error)) from error
+    if not facts.sandboxes:
+        raise Fault(FaultKind.UNAVAILABLE, "there is no clean prefix to be had on this machine")
+    return facts.sandboxes[0]
+
+
 @contextlib.asynccontextmanager
-async def _quiet_host(calls: Calls, sandbox: str) -> AsyncIterator[None]:
-    """Without a sandbox, builds and scans use one prefix, and must not do so at once."""
-    if sandbox != "none":
+async def _quiet(calls: Calls, what: Scan, sandbox: str) -> AsyncIterator[None]:
+    """While it lasts no job begins that would be built from another tree than was scanned.
+
+    Without a sandbox none runs on this machine either: all use one prefix.
+    """
+    crowded = what.alone and sandbox == "none"
+    if not what.moved and not crowded:
         yield
         return
-    while await calls.stop(now=False):  # noqa: ASYNC110  nobody tells us when they have ended
+    while await calls.stop(now=False) and crowded:  # noqa: ASYNC110  nobody tells us
         await asyncio.sleep(1.0)
     try:
         yield
@@ -89,9 +113,11 @@ async def _quiet_host(calls: Calls, sandbox: str) -> AsyncIterator[None]:
 
 async def _command(sandbox: str, what: Scan) -> list[str]:
     jobs = ("--jobs", str(what.jobs)) if what.jobs else ()
+    revision = await asyncio.to_thread(_revision, what)
     words = program(
-        "clusterdep", "scan", "--address", what.address, *jobs, what.profile, *what.words
-    )
+        "clusterdep", "scan", "--address", what.address, *jobs,
+        "--tree", str(what.snapshot.path), "--revision", revision, what.profile, *what.words,
+    )  # fmt: skip
     try:
         return await asyncio.to_thread(
             clean_prefix_command,
@@ -104,6 +130,13 @@ async def _command(sandbox: str, what: Scan) -> list[str]:
         )
     except EngineError as error:
         raise Fault(FaultKind.UNAVAILABLE, str(error)) from error
+
+
+def _revision(what: Scan) -> str:
+    """Names all that a scan depends on: the tree, and the kit with its settings."""
+    kit = hashlib.sha256(what.kit.path.read_bytes())
+    kit.update("\n".join(os.uname()[2:]).encode())
+    return f"snapshot:{what.snapshot.digest}+{kit.hexdigest()[:16]}"
 
 
 async def _once(sandbox: str, what: Scan) -> tuple[int, list[str]]:

@@ -25,10 +25,9 @@ PHASES = {Phase.RETURNING: "ending"}
 class StatusService(rpc.StatusServicer):
     """Hosts, jobs and what is wrong, at one moment."""
 
-    def __init__(self, dispatcher: Dispatcher, connection: Connection, engine: str) -> None:
+    def __init__(self, dispatcher: Dispatcher, connection: Connection) -> None:
         self._dispatcher = dispatcher
         self._connection = connection
-        self._engine = engine
 
     async def Get(self, request: pb.GetRequest, context: Context) -> pb.StatusResponse:
         dispatcher, connection = self._dispatcher, self._connection
@@ -47,7 +46,7 @@ class StatusService(rpc.StatusServicer):
             facts = dispatcher.facts.get(name)
             answer.hosts.add(
                 name=name,
-                engine=self._engine,
+                engine=dispatcher.engines[name].way,
                 state=host.state.value,
                 reason=dispatcher.trouble or host.reason,
                 slots=host.slots,

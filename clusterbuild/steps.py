@@ -22,6 +22,7 @@ from clusterbuild.messages import MissingRequirementError, Sandbox, spec_of
 from clusterbuild.package_file import PackageFileError, valid_suffix
 from clusterbuild.repository import Expected
 from clusterbuild.rules import Rules
+from clusterbuild.trees import Trees
 from clusterdep.api.errors import Fault
 
 log = logging.getLogger("clusterbuild.steps")
@@ -60,6 +61,8 @@ class Steps:
         engines: Mapping[str, Engine],
         archive: Archive,
         logs: LogTree,
+        trees: Trees,
+        *,
         troubled: Callable[[str], None],
     ) -> None:
         """`troubled` is told when the dispatcher itself cannot write."""
@@ -67,6 +70,7 @@ class Steps:
         self._engines = engines
         self._archive = archive
         self._logs = logs
+        self._trees = trees
         self._troubled = troubled
         self._sandboxes: dict[str, tuple[Sandbox, int]] = {}
         self._ways: dict[Instruction, Callable[[Attempt], Awaitable[Outcomes | None]]] = {
@@ -101,8 +105,15 @@ class Steps:
         profile = attempt.grant.profile.name
         sandbox, slots = self._sandboxes[attempt.host]
         try:
+            snapshot = await self._trees.of(profile, Path(attempt.grant.profile.tree))
+        except Fault as error:
+            return Event.NOT_STARTED, EngineTrouble(Step.START, Kind.ABSENT.value, str(error))
+        try:
             repository = await self._archive.repository(profile)
-            spec = spec_of(attempt.grant, repository, self._rules(), sandbox, slots)
+            rules = self._rules().of(attempt.host)
+            spec = spec_of(
+                attempt.grant, repository, rules, sandbox=sandbox, slots=slots, snapshot=snapshot
+            )
             await self._start_where_there_is_room(attempt, spec)
         except MissingRequirementError as error:
             await self._archive.missing(profile, [error.case.sha256])

@@ -44,6 +44,9 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     scan.add_argument(
         "--time-limit", type=float, default=900.0, help="seconds for each directory; default 900"
     )
+    scan.add_argument(
+        "--tree", metavar="DIR", help="a copy of the profile's tree, to be scanned in its place"
+    )
     scan.add_argument("--revision", default="", help="of the tree; default: what git says")
     scan.add_argument("--again", action="store_true", help="also what was scanned at this revision")
     scan.add_argument("-v", "--verbose", action="store_true", help="a line for each directory")
@@ -55,7 +58,7 @@ async def _scan(caller: Caller, args: argparse.Namespace) -> int:
     prefix = Path(profile.prefix) if profile.prefix else None
     try:
         with Scanner(
-            Path(profile.tree),
+            Path(args.tree or profile.tree),
             prefix=prefix,
             make=profile.make,
             jobs=args.jobs,

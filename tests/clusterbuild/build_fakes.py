@@ -6,6 +6,7 @@ import os
 import signal
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import grpc
 
@@ -26,6 +27,9 @@ from clusterbuild.engines import (
 from clusterdep.api import client
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.api.v1 import clusterdep_pb2_grpc as rpc
+
+#: A tree, whatever is in it.
+TREE = Path(__file__).parent
 
 FACTS = HostFacts(
     opsys="Linux",
@@ -231,7 +235,7 @@ class FakeClusterdep(rpc.WorkServicer, rpc.QueryServicer, rpc.FeedServicer):
     """Grants what is in `open`, once, and notes what it is told."""
 
     def __init__(self):
-        self.profile = pb.Profile(name="test", tree="/tree", prefix="/usr/pkg", complete=True)
+        self.profile = pb.Profile(name="test", tree=str(TREE), prefix="/usr/pkg", complete=True)
         self.open: list[pb.Grant] = []
         self.leases: dict[str, pb.Grant] = {}
         self.artifacts: dict[str, pb.ArtifactRecord] = {}
@@ -382,7 +386,7 @@ class Running:
 
     async def start(self):
         self.task = asyncio.create_task(
-            serve(None, self.settings, lambda: self.settings, lambda _: self._engines())
+            serve(None, self.settings, lambda: self.settings, lambda *_: self._engines())
         )
         socket = self.settings.state / "clusterbuild.sock"
         await until(lambda: socket.exists() or self.task.done(), what="socket")

@@ -464,10 +464,10 @@ class TestControl:
         await until(lambda: world.host.running("foo-1.0"))
         control = brpc.ControlStub(world.channel)
         assert (await control.Stop(bpb.StopRequest())).running == 1
+        await until(lambda: world.clusterdep.host().state == pb.HOST_STATE_DRAINING)
         world.clusterdep.offer("bar-1.0")
         build(world.host.of("foo-1.0"))
         assert (await world.result_of(grant)).built
-        await until(lambda: world.clusterdep.host().state == pb.HOST_STATE_DRAINING)
         status = await world.status()
         assert (status.stopping, len(status.jobs)) == (True, 0)
         await control.Stop(bpb.StopRequest())
@@ -565,20 +565,20 @@ async def test_unable_is_told_with_its_reason(world):
 class TestStarting:
     async def test_two_daemons_on_one_state(self, world):
         with pytest.raises(Fault, match=r"another 'clusterbuild' \(pid \d+\) uses the state"):
-            await serve(None, world.settings, lambda: world.settings, lambda _: {})
+            await serve(None, world.settings, lambda: world.settings, lambda *_: {})
 
     async def test_a_state_that_cannot_be_made(self, tmp_path):
         (tmp_path / "file").write_text("")
         settings = Settings(state=tmp_path / "file" / "state")
         with pytest.raises(Fault, match="cannot be written: Not a directory"):
-            await serve(None, settings, lambda: settings, lambda _: {})
+            await serve(None, settings, lambda: settings, lambda *_: {})
 
     async def test_a_metrics_port_in_use(self, tmp_path):
         server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         settings = Settings(state=tmp_path / "state", metrics=f"127.0.0.1:{port}")
         with pytest.raises(Fault, match=f"127.0.0.1:{port}: Address already in use"):
-            await serve(None, settings, lambda: settings, lambda _: {})
+            await serve(None, settings, lambda: settings, lambda *_: {})
         server.close()
 
     async def test_a_socket_of_a_daemon_that_was_killed(self, tmp_path):
@@ -599,7 +599,7 @@ class TestStarting:
         deep = tmp_path / ("x" * 60) / ("y" * 60)
         running.settings = replace(running.settings, state=deep)
         task = asyncio.create_task(
-            serve(None, running.settings, lambda: running.settings, lambda _: {})
+            serve(None, running.settings, lambda: running.settings, lambda *_: {})
         )
         socket = client.socket_path(deep, "clusterbuild.sock")
         assert len(str(socket)) < 108
@@ -611,6 +611,6 @@ class TestStarting:
         await task
         socket.parent.chmod(0o755)
         with pytest.raises(Fault, match="is not ours alone"):
-            await serve(None, running.settings, lambda: running.settings, lambda _: {})
+            await serve(None, running.settings, lambda: running.settings, lambda *_: {})
         with contextlib.suppress(OSError):
             socket.parent.rmdir()

@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 from build_fakes import until
@@ -17,6 +18,7 @@ from clusterbuild.logs import LogTree
 from clusterbuild.progress import Progress
 from clusterbuild.run import Options, check
 from clusterbuild.scan import Scan, scan
+from clusterbuild.snapshots import Snapshot
 from clusterdep.api.errors import Fault
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 
@@ -100,38 +102,72 @@ class TestScan:
         monkeypatch.setattr(scan_module, "program", words)
         monkeypatch.setattr(scan_module, "clean_prefix_command", lambda words, **_: words)
         kit = Kit(tmp_path / "kit.tgz", "/prefix", "")
-        return Scan("p", ("devel",), "unix:x", kit, tmp_path, tmp_path / "scan.log")
+        kit.path.write_bytes(b"kit")
+        snapshot = Snapshot("0" * 64, tmp_path / "tree")
+        return Scan("p", ("devel",), "unix:x", kit, tmp_path, tmp_path / "scan.log", snapshot)
 
-    async def test_what_it_said_is_kept(self, calls, what):
+    @pytest.fixture
+    def pin(self, calls):
+        async def pinned():
+            calls.pinned_after = len(calls.orders)
+
+        return pinned
+
+    async def test_what_it_said_is_kept(self, calls, what, pin):
         self.script = "echo one bad directory >&2"
-        await scan(calls, what)
+        await scan(calls, what, pin)
         assert what.log.read_text() == "one bad directory\n"
         assert calls.orders == []
 
-    async def test_without_a_sandbox_nothing_is_built_meanwhile(self, calls, what, monkeypatch):
+    async def test_without_a_sandbox_nothing_is_built_meanwhile(
+        self, calls, what, pin, monkeypatch
+    ):
         async def at_once(seconds):
             pass
 
         monkeypatch.setattr(scan_module.asyncio, "sleep", at_once)
         calls.host.sandbox = "none"
-        await scan(calls, what)
+        await scan(calls, what, pin)
         assert calls.orders == ["stop", "stop", "stop", "resume"]
 
-    async def test_it_waits_for_the_host_to_be_probed(self, calls, what):
+    async def test_while_a_tree_that_moved_is_scanned_nothing_begins(self, calls, what, pin):
+        await scan(calls, replace(what, moved=True), pin)
+        assert calls.orders == ["stop", "resume"]
+        assert calls.pinned_after == 1
+
+    async def test_a_scan_that_is_no_host_s(self, calls, what, pin):
+        calls.host.state, calls.host.reason = "refused", "it is another machine"
+        await scan(calls, replace(what, alone=False), pin)
+        assert calls.orders == []
+
+    async def test_it_says_what_it_scans(self, calls, what, pin, monkeypatch):
+        said = []
+        monkeypatch.setattr(scan_module, "program", lambda *words: said.append(words) or ["true"])
+        await scan(calls, what, pin)
+        what.kit.path.write_bytes(b"another kit")
+        await scan(calls, what, pin)
+        trees, revisions = (
+            {words[words.index(o) + 1] for words in said} for o in ("--tree", "--revision")
+        )
+        assert trees == {str(what.snapshot.path)}
+        assert len(revisions) == 2
+        assert all(one.startswith(f"snapshot:{what.snapshot.digest}+") for one in revisions)
+
+    async def test_it_waits_for_the_host_to_be_probed(self, calls, what, pin):
         calls.states = ["unknown", "probing", "ready"]
-        await scan(calls, what)
+        await scan(calls, what, pin)
         assert calls.states == []
 
-    async def test_a_host_that_cannot_build(self, calls, what):
+    async def test_a_host_that_cannot_build(self, calls, what, pin):
         calls.host.state, calls.host.reason = "refused", "it has no sh"
         with pytest.raises(Fault, match="h cannot build: it has no sh"):
-            await scan(calls, what)
+            await scan(calls, what, pin)
 
-    async def test_a_daemon_that_was_away_is_tried_again(self, calls, what):
+    async def test_a_daemon_that_was_away_is_tried_again(self, calls, what, pin):
         self.script = (
             f"echo x >>{what.base}/tries; [ $(wc -l <{what.base}/tries) -ge 3 ] || exit 69"
         )
-        await scan(calls, what)
+        await scan(calls, what, pin)
         assert (what.base / "tries").read_text() == "x\nx\nx\n"
 
     @pytest.mark.parametrize(
@@ -143,17 +179,17 @@ class TestScan:
             ("kill -9 $$", os.EX_DATAERR),
         ],
     )
-    async def test_failures(self, calls, what, script, code):
+    async def test_failures(self, calls, what, pin, script, code):
         self.script = script
         with pytest.raises(Fault, match="the tree could not be scanned") as caught:
-            await scan(calls, what)
+            await scan(calls, what, pin)
         assert caught.value.exit_code == code
         said = script.removeprefix("echo ").partition(" >&2")[0]
         assert said in str(caught.value) or "kill" in script
 
-    async def test_it_is_ended_with_the_run(self, calls, what):
+    async def test_it_is_ended_with_the_run(self, calls, what, pin):
         self.script = f"echo $$ >{what.base}/pid; exec sleep 60"
-        task = asyncio.create_task(scan(calls, what))
+        task = asyncio.create_task(scan(calls, what, pin))
         await until(lambda: (what.base / "pid").exists() and (what.base / "pid").read_text())
         pid = int((what.base / "pid").read_text())
         task.cancel()
