@@ -9,6 +9,7 @@ import base64
 import contextlib
 import hashlib
 import logging
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -91,13 +92,14 @@ def _open(way: Resolved, opened: Opened, timeout: float) -> fabric.Connection:
         settings["disabled_algorithms"] = {"keys": sorted(every - fit)}
     if opened.through:
         settings["sock"] = _channel_to(way, opened.transport, timeout)
-    elif not way.proxy_command:
+    elif way.proxy_command:
+        settings["sock"] = paramiko.ProxyCommand(_proxy_command(way))
+    else:
         settings["sock"] = _socket_to(way, timeout)
     connection = fabric.Connection(
         host=way.host,
         port=way.port,
         user=way.user,
-        gateway=way.proxy_command or None,
         connect_timeout=timeout,
         connect_kwargs=settings,
         config=fabric.Config(ssh_config=paramiko.SSHConfig(), lazy=True),
@@ -135,6 +137,12 @@ def _channel_to(way: Resolved, through: paramiko.Transport, timeout: float) -> p
     return through.open_channel("direct-tcpip", target, ("127.0.0.1", 0), timeout=timeout)
 
 
+def _proxy_command(way: Resolved) -> str:
+    """With the tokens of ssh_config replaced by what they stand for."""
+    tokens = {"h": way.host, "n": way.host, "p": str(way.port), "r": way.user, "%": "%"}
+    return re.sub(r"%(.)", lambda match: tokens.get(match[1], match[0]), way.proxy_command)
+
+
 # -- host keys ---------------------------------------------------------------------------
 
 
@@ -155,26 +163,45 @@ class _Unknown(paramiko.MissingHostKeyPolicy):
 
 def _known_keys(way: Resolved) -> dict[str, paramiko.PKey]:
     """The keys that the host may have, by type, less those that are revoked."""
-    keys = paramiko.HostKeys()
-    revoked: set[str] = set()
-    for path in way.known_hosts:
-        if path.is_file():
-            keys.load(str(path))
-            revoked.update(_revoked(path))
+    lines = [
+        line.split()
+        for path in way.known_hosts
+        if path.is_file()
+        for line in path.read_text(errors="replace").splitlines()
+    ]
+    revoked = {words[3] for words in lines if len(words) > 3 and words[0] == "@revoked"}
     # As ssh does: a key that is known for the name alone counts for every port.
-    names = dict.fromkeys([way.known_name, way.alias or way.host])
-    for name in names:
-        found = keys.lookup(name)
+    for name in dict.fromkeys([way.known_name, way.alias or way.host]):
+        found: dict[str, paramiko.PKey] = {}
+        for words in lines:
+            good = len(words) > 2 and words[0][0] not in "@#" and words[2] not in revoked
+            if good and words[1] not in found and _names(words[0], name):
+                with contextlib.suppress(paramiko.hostkeys.InvalidHostKey, paramiko.SSHException):
+                    entry = paramiko.hostkeys.HostKeyEntry.from_line(" ".join(words[:3]))
+                    if entry is not None and entry.key is not None:
+                        found[words[1]] = entry.key
         if found:
-            return {kind: key for kind, key in found.items() if key.get_base64() not in revoked}
+            return found
     return {}
 
 
-def _revoked(path: Path) -> Iterator[str]:
-    for line in path.read_text(errors="replace").splitlines():
-        words = line.split()
-        if len(words) > 3 and words[0] == "@revoked":
-            yield words[3]
+def _names(patterns: str, name: str) -> bool:
+    """Whether a known_hosts line is about a host: plain, with * and ?, negated, or hashed."""
+    meant = False
+    for pattern in patterns.split(","):
+        if pattern.startswith("|1|"):
+            with contextlib.suppress(ValueError, IndexError, AssertionError):  # it is rubbish
+                meant = meant or paramiko.HostKeys.hash_host(name, pattern) == pattern
+        elif _matches(pattern.removeprefix("!"), name):
+            if pattern.startswith("!"):
+                return False
+            meant = True
+    return meant
+
+
+def _matches(pattern: str, name: str) -> bool:
+    parts = (re.escape(c).replace(r"\*", ".*").replace(r"\?", ".") for c in pattern.lower())
+    return re.fullmatch("".join(parts), name.lower()) is not None
 
 
 def _fingerprint(key: paramiko.PKey) -> str:

@@ -160,7 +160,8 @@ def _ask(words: list[str]) -> dict[str, list[str]]:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RunnerError(Kind.REFUSED, f"OpenSSH's ssh cannot be run here: {error}") from None
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()
+        said = "; ".join(done.stderr.decode(errors="replace").split("\n")).strip("; ")
+        said = "".join(c for c in said if c.isprintable())
         raise RunnerError(Kind.REFUSED, f"ssh_config cannot be used: {said}")
     settings: dict[str, list[str]] = {}
     for line in done.stdout.decode(errors="surrogateescape").splitlines():

@@ -143,7 +143,7 @@ class PortCluster(Cluster):
         (home / "sshd_config").write_text(config)
         (home / "pid").unlink(missing_ok=True)
         run([sshd_program(), "-f", str(home / "sshd_config"), "-E", str(home / "log")])
-        self._await(name, "sshd", (home / "pid").exists)
+        self._await(name, "sshd", lambda: _size(home / "pid") > 0)
         note_process(home / "sshd.pid", int((home / "pid").read_text()))
 
     def kill(self, name: str) -> None:
@@ -169,6 +169,11 @@ class PortCluster(Cluster):
                     os.kill(process.pid, signal.SIGKILL)
         self._await(name, "end of sshd", lambda: not noted_process(self.home(name) / "sshd.pid"))
         self.power_on(name)
+
+
+def _size(file: Path) -> int:
+    """Bytes of a file; 0 if it is not there."""
+    return file.stat().st_size if file.exists() else 0
 
 
 def _free_port() -> int:
