@@ -221,7 +221,11 @@ class TestRestart:
         await world.start()
         await until(lambda: world.clusterdep.last.holding)
         assert world.host.started == [grant.attempt]
-        assert (await world.status()).hosts[0].busy == 1
+
+        async def busy():
+            return (await world.status()).hosts[0].busy == 1
+
+        await soon(busy)
         build(world.host.of("foo-1.0"))
         await world.result_of(grant)
         assert world.host.started == [grant.attempt], "it was not built twice"

@@ -175,6 +175,7 @@ def test_output_that_can_not_be_written_is_said(scan: Callable[[bytes], str]) ->
         (b"ELF\n", "no line begins with PKGNAME="),
         (b"PKGNAME=a-1\n", "there is no record in it to resolve"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_file_that_is_no_scan_is_refused(
     content: bytes, why: str, scan: Callable[[bytes], str]
