@@ -18,7 +18,7 @@ from clusterdep.api.errors import Fault, Kind
 
 #: Where a host builds unless something else is set; not below /tmp, of which jobs have their own.
 BASE = "/var/tmp/clusterbuild"
-SANDBOXES = ("auto", "overlay", "chroot", "mount", "none")
+SANDBOXES = ("auto", "mount", "none")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 SIZES = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
