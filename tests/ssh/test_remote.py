@@ -169,7 +169,7 @@ async def test_a_host_that_is_off_is_not_tried_all_the_time(
 async def test_who_does_not_wait_any_more_is_not_in_the_way(runner: SshRunner, room: Path) -> None:
     """Commands that nobody waits for give back their sessions and threads."""
     for number in range(12):
-        script = f"echo >{room}/begun.{number}; exec sleep 30"
+        script = f"echo >{room}/begun.{number}; exec sleep 1"
         task = asyncio.create_task(runner.run(["sh", "-c", script], timeout=60))
         await until((room / f"begun.{number}").exists)
         task.cancel()
