@@ -69,7 +69,7 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     report.add_argument("--profile", default="", help="may be left out where there is only one")
     stop = add("stop", _stop, "take no more work, and let what runs finish")
     stop.add_argument("--now", action="store_true", help="end what runs, and give it back")
-    add("resume", _resume, "take work again")
+    add("resume", _resume, "take work again; look at once at hosts that could not")
 
 
 def _add_log(log: argparse.ArgumentParser) -> None:

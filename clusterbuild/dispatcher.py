@@ -193,6 +193,7 @@ class Dispatcher:
         if after.state is not before.state:
             level = logging.WARNING if after.state in host_rules.PAUSES else logging.INFO
             log.log(level, "host %s is %s%s", name, after.state.value, f": {reason}" * bool(reason))
+        if (after.state, after.free) != (before.state, before.free):
             self.news.set()
         self._follow_host(after)
         if after.state is State.READY and self.stopping:
@@ -365,9 +366,10 @@ class Dispatcher:
         return len(self.attempts) + len(self._leaving)
 
     def resume(self) -> None:
-        """Takes work again."""
+        """Takes work again, and does not wait to look at hosts that were lost or unfit."""
         self.stopping = False
         for host in list(self.hosts.values()):
+            self.hosts[host.name] = host_rules.hastened(host, self.monotonic())
             if host.state is State.DRAINING:
                 self.host_happen(host.name, host_rules.Event.RESUME)
 
@@ -388,11 +390,11 @@ class Dispatcher:
 
     def set_trouble(self, trouble: str) -> None:
         """Says, or takes back, that nothing can be kept here; no job is taken meanwhile."""
+        if trouble and not self.trouble:
+            log.error("no work is taken: %s", trouble)
+        elif self.trouble and not trouble:
+            log.info("work is taken again")
         if trouble != self.trouble:
-            if trouble:
-                log.error("no work is taken: %s", trouble)
-            else:
-                log.info("work is taken again")
             self.trouble = trouble
             self.news.set()
 

@@ -26,6 +26,7 @@ class Keeper:
         self._engine = engine
         self._name = engine.name
         self._probe_at = 0.0
+        self._answers = False  # to a probe; a host that does not has nothing to tell of its jobs
 
     async def run(self) -> None:
         """Probes and follows until it is cancelled."""
@@ -58,11 +59,12 @@ class Keeper:
     async def _probe(self) -> bool:
         """Probes the host if that is due; whether it can be followed."""
         if not self._due():
-            return self._state not in (State.LOST, State.UNKNOWN)
+            return self._answers and self._state not in (State.LOST, State.UNKNOWN)
         dispatcher = self._dispatcher
         if self._state not in (State.READY, State.DRAINING):
             dispatcher.host_happen(self._name, Event.PROBE)
         self._probe_at = dispatcher.monotonic() + PROBE_SECONDS
+        self._answers = False
         try:
             facts = await self._engine.probe()
         except EngineError as error:
@@ -71,8 +73,9 @@ class Keeper:
             else:
                 dispatcher.host_happen(self._name, Event.UNFIT, error.why)
         else:
+            self._answers = True
             dispatcher.probed(self._name, facts)
-        return self._state is not State.LOST
+        return self._answers
 
     def _missed(self, why: str) -> None:
         if self._state not in (State.UNKNOWN, State.LOST):

@@ -31,6 +31,8 @@ STATES = {
     State.QUARANTINED: pb.HOST_STATE_QUARANTINED,
     State.REFUSED: pb.HOST_STATE_REFUSED,
 }
+#: Below so many free bytes where a host builds it gets no job: every build would fail.
+LEAST_DISK = 64 * 2**20
 _ATTEMPT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PROFILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -58,6 +60,9 @@ def sandbox_of(facts: HostFacts, rules: Rules) -> Sandbox:
     Several jobs at once need a sandbox each, because all use the same prefix. Raises
     ValueError saying what is missing.
     """
+    if 0 < facts.disk_free < LEAST_DISK:
+        free, least = facts.disk_free >> 20, LEAST_DISK >> 20
+        raise ValueError(f"its disk is full: {free} MiB are free where it builds, not {least}")
     kinds = facts.sandboxes if rules.sandbox == "auto" else (rules.sandbox,)
     if not kinds or kinds[0] not in facts.sandboxes:
         raise ValueError(

@@ -4,6 +4,8 @@ In words:
 
 * A host begins `unknown` and is probed. It becomes `ready`, `lost` if it cannot be
   reached, or `refused` if it cannot build (with what is missing).
+* After a job that failed through no fault of its package a host is probed before it gets
+  another: whatever broke the job, as a full disk, may make it `refused`.
 * A ready host that fails several jobs in a row through no fault of the packages is
   `quarantined` for a pause that grows with every time. One success forgets it all.
 * `draining` hosts finish what they run and take nothing new.
@@ -104,6 +106,8 @@ class NoSlotError(Exception):
         self.attempt = attempt
 
     def __str__(self) -> str:
+        if self.host.state is State.READY and self.host.due:
+            return f"host {self.host.name} is looked at before it gets {self.attempt}"
         return (
             f"host {self.host.name} ({self.host.state.value}) has no free slot for "
             f"{self.attempt}: {len(self.host.claims)} of {self.host.slots} are claimed"
@@ -125,8 +129,8 @@ class Host:
 
     @property
     def free(self) -> int:
-        """Slots in which a job could start now: none unless the host is ready."""
-        if self.state is not State.READY:
+        """Slots in which a job could start now: none unless the host is ready, nothing due."""
+        if self.state is not State.READY or self.due:
             return 0
         return max(0, self.slots - len(self.claims))
 
@@ -140,7 +144,8 @@ def happen(host: Host, event: Event, now: float, reason: str = "") -> Host:
     if state is None:
         raise IllegalHostEventError(host, event)
     if state is host.state:
-        return replace(host, reason=reason or host.reason)
+        due = 0.0 if event is Event.PROBED else host.due
+        return replace(host, reason=reason or host.reason, due=due)
     moved = replace(host, state=state, reason=reason, due=0.0)
     if state in PAUSES:
         first, longest = PAUSES[state]
@@ -176,13 +181,21 @@ def job_worked(host: Host) -> Host:
 def job_faulted(host: Host, now: float, message: str) -> Host:
     """The host after a job that failed through no fault of its package.
 
-    `message` is what went wrong; the host is quarantined after FAULTS in a row.
+    `message` is what went wrong; the host is probed at once, and quarantined after FAULTS in
+    a row.
     """
     faults = host.faults + 1
     counted = replace(host, faults=faults)
-    if faults < FAULTS or Event.FAULTED not in TRANSITIONS[host.state]:
+    if Event.FAULTED not in TRANSITIONS[host.state]:
         return counted
+    if faults < FAULTS:
+        return replace(counted, due=now)
     return happen(counted, Event.FAULTED, now, f"{faults} jobs failed in a row: {message}")
+
+
+def hastened(host: Host, now: float) -> Host:
+    """The host, to be probed now if it was to be probed later."""
+    return replace(host, due=min(host.due, now)) if host.due else host
 
 
 def resized(host: Host, slots: int) -> Host:

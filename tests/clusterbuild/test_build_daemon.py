@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import grpc
 import pytest
-from build_fakes import FACTS, FakeClusterdep, FakeHost, Running, soon, until
+from build_fakes import FACTS, FakeClusterdep, FakeEngine, FakeHost, Running, soon, until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clusterbuild import keeper
@@ -355,7 +355,8 @@ class TestHosts:
         world.host.at_once = world.host.fail
         await until(lambda: len(world.clusterdep.recorded) == len(grants))
         blames = {result.blame for result in world.clusterdep.recorded.values()}
-        assert blames == {pb.BLAME_HOST, pb.BLAME_PACKAGE}
+        # What was granted before clusterdep knew that the host is looked at never began.
+        assert blames - {pb.BLAME_OPERATOR} == {pb.BLAME_HOST, pb.BLAME_PACKAGE}
 
     async def test_a_host_that_cannot_start_a_job(self, world):
         error = EngineError("localhost", "start foo-1.0", "the disk is full", Kind.FULL)
@@ -381,6 +382,39 @@ class TestHosts:
             await until(lambda: clusterdep.requests and clusterdep.host().reason)
             assert clusterdep.host().state == pb.HOST_STATE_REFUSED
             assert "those that do: none at all" in clusterdep.host().reason
+            await world.stop()
+
+    async def test_a_full_host_is_refused_until_there_is_room(self, world):
+        await until(lambda: world.clusterdep.requests and world.clusterdep.host().free_slots == 2)
+        world.host.facts = replace(FACTS, disk_free=2**20)
+        world.host.at_once = lambda job: world.host.fail(job, Evidence.NO_SPACE)
+        world.clusterdep.offer("foo-1.0")
+        await until(lambda: world.clusterdep.host().state == pb.HOST_STATE_REFUSED)
+        why = "its disk is full: 1 MiB are free where it builds, not 64"
+        assert world.clusterdep.host().reason == why
+        started = len(world.host.started)
+        world.clusterdep.offer("bar-1.0")
+        world.host.facts = FACTS
+        world.host.at_once = None
+        await asyncio.sleep(0.1)
+        assert len(world.host.started) == started, "it gets nothing meanwhile"
+        await brpc.ControlStub(world.channel).Resume(bpb.ResumeRequest())
+        await until(lambda: world.host.running("bar-1.0"))
+
+    async def test_a_host_that_does_not_let_us_in_stays_refused(self, tmp_path):
+        class Closed(FakeEngine):
+            def _check(self, what):
+                raise EngineError("localhost", what, "its host key has changed", Kind.REFUSED)
+
+        clusterdep = FakeClusterdep()
+        world = Running(tmp_path, FakeHost(), clusterdep)
+        world._engines = lambda: {"localhost": Closed(world.host)}
+        async with clusterdep.at(tmp_path / "clusterdep.sock"):
+            await world.start()
+            await until(lambda: clusterdep.requests and clusterdep.host().reason)
+            await asyncio.sleep(0.5)
+            assert clusterdep.host().state == pb.HOST_STATE_REFUSED
+            assert clusterdep.host().reason == "its host key has changed"
             await world.stop()
 
     async def test_without_a_sandbox_for_each_there_is_one_slot(self, tmp_path):

@@ -19,6 +19,7 @@ from clusterbuild.core.hosts import (
     adopt,
     claim,
     happen,
+    hastened,
     job_faulted,
     job_worked,
     next_due,
@@ -84,6 +85,9 @@ def test_faults_in_a_row_quarantine_and_a_success_forgets():
     for _ in range(FAULTS - 1):
         host = job_faulted(host, 10.0, "disk full")
         assert host.state is State.READY
+        assert (host.due, host.free) == (10.0, 0), "it is looked at before it gets another job"
+        host = happen(host, Event.PROBED, 11.0)
+        assert (host.due, host.free) == (0.0, 1)
     host = job_worked(host)
     for _ in range(FAULTS):
         assert host.state is State.READY
@@ -94,6 +98,13 @@ def test_faults_in_a_row_quarantine_and_a_success_forgets():
     later = job_faulted(host, 20.0, "disk full")
     assert (later.state, later.due) == (State.QUARANTINED, 40.0)
     assert job_worked(host).setbacks == 0
+
+
+def test_what_waits_can_be_hastened():
+    lost = happen(Host("h1", 1, State.READY), Event.MISSED, 50.0)
+    assert hastened(lost, 50.5).due == 50.5 < lost.due
+    assert hastened(lost, 90.0).due == lost.due
+    assert hastened(Host("h1", 1, State.READY), 50.0).due == 0.0
 
 
 def test_claims_stop_at_slots_and_are_idempotent():
@@ -128,7 +139,8 @@ class Slots(RuleBasedStateMachine):
 
     @rule(attempt=st.sampled_from("abcdefgh"))
     def claim(self, attempt):
-        room = self.host.state is State.READY and len(self.claimed) < self.host.slots
+        ready = self.host.state is State.READY and not self.host.due
+        room = ready and len(self.claimed) < self.host.slots
         if attempt in self.claimed or room:
             self.host = claim(self.host, attempt)
             self.claimed.add(attempt)
@@ -163,7 +175,10 @@ class Slots(RuleBasedStateMachine):
 
     @invariant()
     def what_waits_is_due(self):
-        assert (self.host.state in PAUSES) == (self.host.due > 0)
+        if self.host.state in PAUSES:
+            assert self.host.due > 0
+        elif self.host.due:
+            assert self.host.state in (State.READY, State.DRAINING)
 
 
 TestSlots = Slots.TestCase
