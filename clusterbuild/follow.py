@@ -18,8 +18,9 @@ from clusterdep.api.v1 import clusterdep_pb2 as pb
 STEP = 1.0
 #: How long no event must have come for all to have been shown, seconds.
 QUIET = 0.3
-#: How long nothing must have been able to go on before a run is given up, seconds.
-STALL_SECONDS = 15.0
+#: How long nothing must have been able to go on before a run is given up, seconds: as long as
+#: no host could build yet, and after that. Hosts and links come back, and disks are cleared.
+STALL_SECONDS, LOST_SECONDS = 30.0, 1800.0
 
 
 class Follower:
@@ -31,6 +32,7 @@ class Follower:
         self._profile = profile
         self._progress = progress
         self._stalled_since = 0.0
+        self._began = False  # some host could build
         self._changed = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
         self._shown = 0  # packages that have come to an end, as far as was shown
@@ -65,13 +67,15 @@ class Follower:
 
     async def _step(self, summary: pb.SummaryResponse) -> str:
         status = await self._calls.status()
+        self._progress.hosts(status)
         self._progress.live(status, *counts(summary))
+        self._began = self._began or any(works(host) for host in status.hosts)
         self._changed.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), STEP)
         if self._watching is not None and self._watching.done():
             self._watching.result()
-        return self._stalls(stalled(summary, status))
+        return self._stalls(summary, status)
 
     async def _rest_of_events(self) -> None:
         """Waits until what was committed before nothing was left has been shown."""
@@ -108,14 +112,28 @@ class Follower:
         else:
             self._progress.event(event, 0, 0)
 
-    def _stalls(self, why: str) -> str:
+    def _stalls(self, summary: pb.SummaryResponse, status: bpb.StatusResponse) -> str:
         """Why nothing has been able to go on for a while; empty if something has."""
         now = time.monotonic()
+        why = stalled(summary, status)
         if not why:
-            self._stalled_since = 0.0
+            if not (self._stalled_since and being_probed(status)):
+                self._stalled_since = 0.0
             return ""
         self._stalled_since = self._stalled_since or now
-        return why if now - self._stalled_since >= STALL_SECONDS else ""
+        limit = LOST_SECONDS if self._began else STALL_SECONDS
+        return why if now - self._stalled_since >= limit else ""
+
+
+def works(host: bpb.Host) -> bool:
+    """Whether a host can build now."""
+    return host.state == "ready" and bool(host.busy or not host.reason)
+
+
+def being_probed(status: bpb.StatusResponse) -> bool:
+    """Whether no host works, and it is being looked whether one does."""
+    states = {host.state for host in status.hosts}
+    return "probing" in states and not any(map(works, status.hosts))
 
 
 def stalled(summary: pb.SummaryResponse, status: bpb.StatusResponse) -> str:
@@ -124,8 +142,7 @@ def stalled(summary: pb.SummaryResponse, status: bpb.StatusResponse) -> str:
         return ""
     reasons = []
     for host in status.hosts:
-        works = host.state == "ready" and (host.busy or not host.reason)
-        if works or host.state in ("unknown", "probing"):
+        if works(host) or host.state in ("unknown", "probing"):
             return ""
         reasons.append(f"host {host.name} is {host.state}: {host.reason}")
     return "; ".join(reasons) or "there is no host"

@@ -48,6 +48,7 @@ class Progress:
         self._json = as_json
         self._width = width
         self._footer = ""
+        self._hosts: dict[str, str] = {}  # what is wrong with each, as far as was said
 
     def say(self, text: str) -> None:
         """A line for people; nothing if quiet or in JSON."""
@@ -82,6 +83,18 @@ class Progress:
             width = len(str(total))
             self._line(printable(f"[{done:{width}}/{total}] {text}"))
 
+    def hosts(self, status: bpb.StatusResponse) -> None:
+        """A line for each host that cannot build any more, or can again."""
+        for host in status.hosts:
+            before, now = self._hosts.get(host.name, ""), trouble_of(host)
+            if now == before or host.state in ("unknown", "probing"):
+                continue
+            self._hosts[host.name] = now
+            self.record("host", name=host.name, state=host.state, reason=host.reason)
+            if not self._json:
+                reason = f": {host.reason}" if now and host.reason else ""
+                self._line(printable(f"host {host.name} {now or 'is well again'}{reason}"))
+
     def live(self, status: bpb.StatusResponse, done: int, total: int) -> None:
         """What runs now, on a terminal."""
         if not self._terminal:
@@ -103,6 +116,13 @@ class Progress:
         self._out.write(text + "\n")
         self._out.write(self._footer)
         self._out.flush()
+
+
+def trouble_of(host: bpb.Host) -> str:
+    """What keeps a host from building, in few words; empty if nothing does."""
+    if host.state in ("lost", "quarantined", "refused"):
+        return f"is {host.state}"
+    return "gets no work" if host.state == "ready" and host.reason else ""
 
 
 def job_line(event: pb.Event, detail: dict[str, Any]) -> str:

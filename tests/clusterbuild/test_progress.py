@@ -102,6 +102,40 @@ def test_the_live_line_says_what_is_wrong():
     assert "h2 is ready: the disk is full" in line
 
 
+def test_hosts_that_cannot_build_are_told_of_once():
+    def hosts(*states):
+        return bpb.StatusResponse(hosts=[bpb.Host(name=n, state=s, reason=r) for n, s, r in states])
+
+    def said(as_json=False):
+        out = io.StringIO()
+        progress = Progress(out, as_json=as_json, quiet=True)
+        for status in (
+            hosts(("h1", "unknown", ""), ("h2", "probing", "")),
+            hosts(("h1", "ready", ""), ("h2", "refused", "its host key is not known")),
+            hosts(("h1", "lost", "it does not answer"), ("h2", "probing", "")),
+            hosts(("h1", "probing", ""), ("h2", "refused", "its host key is not known")),
+            hosts(("h1", "lost", "refused"), ("h2", "ready", "")),
+            hosts(("h1", "draining", ""), ("h2", "ready", "the disk is full\n")),
+            hosts(("h1", "ready", ""), ("h2", "ready", "the disk is really full")),
+            hosts(("h1", "ready", ""), ("h2", "ready", "")),
+        ):
+            progress.hosts(status)
+        return out.getvalue().splitlines()
+
+    assert said() == [
+        "host h2 is refused: its host key is not known",
+        "host h1 is lost: it does not answer",
+        "host h2 is well again",
+        "host h1 is well again",
+        "host h2 gets no work: the disk is full\\x0a",
+        "host h2 is well again",
+    ]
+    first = json.loads(said(as_json=True)[0])
+    assert first == {
+        "kind": "host", "name": "h2", "state": "refused", "reason": "its host key is not known",
+    }  # fmt: skip
+
+
 def test_a_terminal_keeps_the_live_line_last():
     out = io.StringIO()
     progress = Progress(out, terminal=True, width=lambda: 20)

@@ -235,6 +235,23 @@ class TestFollower:
         async with follower:
             assert await follower.until_idle() == "host h is quarantined: disk full"
 
+    async def test_hosts_that_could_build_are_waited_for(self, calls, follower, monkeypatch, out):
+        monkeypatch.setattr(follow, "STALL_SECONDS", 0.1)
+        monkeypatch.setattr(follow, "LOST_SECONDS", 0.5)
+        async with follower:
+            task = asyncio.create_task(follower.until_idle())
+            await asyncio.sleep(0.1)
+            calls.leases = 0
+            for _ in range(4):
+                calls.host.state, calls.host.reason = "lost", "it does not answer"
+                await asyncio.sleep(0.08)
+                assert not task.done()
+                calls.host.state, calls.host.reason = "probing", ""
+                await asyncio.sleep(0.03)
+            calls.host.state, calls.host.reason = "lost", "it does not answer"
+            assert await task == "host h is lost: it does not answer"
+        assert out.getvalue() == "host h is lost: it does not answer\n"
+
     async def test_it_does_not_give_up_if_something_goes_on(self, calls, follower, monkeypatch):
         monkeypatch.setattr(follow, "STALL_SECONDS", 0.1)
         calls.host.reason, calls.leases = "disk full", 0
