@@ -81,6 +81,7 @@ class Bulk:
                 err = await _watched(process, progress)
             finally:
                 _kill(process)
+                await process.wait()
             if process.returncode == BROKEN or (process.returncode or 0) < 0:
                 raise _trouble(err)
             return Completed(process.returncode or 0, b"", err)

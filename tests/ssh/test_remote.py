@@ -19,6 +19,7 @@ import pytest
 import pytest_asyncio
 from sshd_hosts import Cluster, PortCluster
 
+from clusterbuild import bulk as bulk_module
 from clusterbuild.bulk import Bulk
 from clusterbuild.connect import open_connection
 from clusterbuild.engines import Kind
@@ -163,6 +164,19 @@ async def test_a_host_that_is_off_is_not_tried_all_the_time(
             return
         await asyncio.sleep(0.1)
     raise AssertionError("it is not tried any more")
+
+
+async def test_who_does_not_wait_any_more_is_not_in_the_way(runner: SshRunner, room: Path) -> None:
+    """Commands that nobody waits for give back their sessions, once they end, and threads."""
+    for number in range(12):
+        script = f"echo >{room}/begun.{number}; exec sleep 1"
+        task = asyncio.create_task(runner.run(["sh", "-c", script], timeout=60))
+        await until((room / f"begun.{number}").exists)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    every = [runner.run(["true"], timeout=60) for _ in range(10)]
+    assert {done.status for done in await asyncio.gather(*every)} == {0}
 
 
 async def test_lines(runner: SshRunner, room: Path) -> None:
@@ -526,6 +540,16 @@ async def test_no_more_at_once_than_set(
         running += 1 if line == "begun" else -1
         most = max(most, running)
     assert (most, running) == (2, 0)
+
+
+async def test_a_transfer_in_which_nothing_moves(
+    ports: PortCluster, room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_module, "STALL_SECONDS", 1.0)
+    with pytest.raises(RunnerError, match="nothing moved") as caught:
+        await Bulk(way(ports), 1).receive(["sleep", "60"], room / "back", 10)
+    assert caught.value.kind is Kind.UNREACHABLE
+    assert children("ssh") == []
 
 
 async def test_a_host_that_sends_without_end(ports: PortCluster, room: Path) -> None:
