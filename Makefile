@@ -3,6 +3,7 @@
 #   make run                       build the example tree, with everything it needs set up
 #   make run PACKAGES="devel/foo"  only these, and what they require
 #   make run PKGSRCDIR=/usr/pkgsrc KIT=/path/to/bootstrap.tgz    a real tree
+#   make demo-cluster              the same on three hosts with real sshd on this machine
 #   make test                      all tests, with everything they need set up
 #   make bench                     measure speed and memory
 #   make venv                      only .venv
@@ -19,15 +20,20 @@ TESTS =
 
 PROTO = proto/clusterdep/v1/clusterdep.proto proto/clusterbuild/v1/clusterbuild.proto
 
-.PHONY: help run test lint bench venv clean
+.PHONY: help run demo-cluster test lint bench venv clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,10p'
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,11p'
 
 run: venv
 	@sh tools/programs run
 	@PACKAGES='$(PACKAGES)' PKGSRCDIR='$(PKGSRCDIR)' KIT='$(KIT)' HOSTS='$(HOSTS)' \
 	    STATE='$(STATE)' exec sh tools/run $(VENV)/bin/clusterbuild $(OPTIONS)
+
+demo-cluster: venv
+	@sh tools/programs demo
+	@PACKAGES='$(PACKAGES)' PKGSRCDIR='$(PKGSRCDIR)' KIT='$(KIT)' \
+	    exec tools/demo-cluster up $(OPTIONS)
 
 venv: $(VENV)/.run
 

@@ -53,7 +53,7 @@ cat >>"$part" || {{ rm -f "$part"; exit 74; }}
 set -- "$1" "$2" "$3" $(wc -c <"$part")
 [ "$2" = "$4" ] || exit {INCOMPLETE}
 sum=
-for tool in sha256sum 'sha256 -q' 'openssl dgst -sha256 -r' 'cksum -a sha256 -q' \\
+for tool in 'openssl dgst -sha256 -r' sha256sum 'sha256 -q' 'cksum -a sha256 -q' \\
     'digest sha256' 'shasum -a 256'; do
     command -v "${{tool%% *}}" >/dev/null 2>&1 || continue
     set -- "$1" "$2" "$3" $($tool <"$part" 2>/dev/null)

@@ -224,6 +224,10 @@ class Cluster(ABC):
         """The words that run a command where the hosts can be reached."""
         return list(argv)
 
+    def entered(self, path: Path) -> Path:
+        """A file as commands see it that are run by `enter`, for us to look at."""
+        return path
+
     def ssh_command(self, name: str, *command: str) -> list[str]:
         """The words that run a command on a host by ssh; a shell, if there is none."""
         self.home(name)

@@ -167,13 +167,17 @@ class NamespaceCluster(Cluster):
         words = ["nsenter", "--net", "--mount", f"--target={self._lab_pid()}", "--"]
         return [*words, "sh", "-c", 'cd "$0" && exec "$@"', str(Path.cwd()), *argv]
 
+    def entered(self, path: Path) -> Path:
+        """See Cluster.entered."""
+        return Path(f"/proc/{self._lab_pid()}/root{path}")
+
     def path(self, name: str, inner: str) -> Path:
         """See Cluster.path."""
         return Path(f"/proc/{self._init(name)}/root") / inner.lstrip("/")
 
     def disk(self, name: str) -> Path:
         """The disk of a host, as it can be reached from here also while the host is off."""
-        return Path(f"/proc/{self._lab_pid()}/root{self.home(name)}/disk")
+        return self.entered(self.home(name) / "disk")
 
     def _init(self, name: str) -> int:
         pid = noted_process(self.home(name) / "init.pid")
