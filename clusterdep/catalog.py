@@ -68,6 +68,11 @@ class Profile:
     parent: str
     toolchain: str
     revision: str
+    resolver: str
+    follow: str
+    follow_seconds: float
+    followed: str
+    scans: str
     complete: bool
     selection: tuple[str, ...]
 

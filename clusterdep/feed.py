@@ -8,8 +8,6 @@ import re
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
-import zstandard
-
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.catalog import key_line
@@ -37,7 +35,6 @@ class Staged:
     weight: int
     digest: bytes
     text: bytes
-    scan_depends: bytes
     depends: tuple[bytes, ...]
 
 
@@ -61,9 +58,6 @@ class Delivery:
     refused_count: int = 0
     end: pb.PutEnd | None = None
     _splitter: scanindex.Splitter = field(default_factory=scanindex.Splitter)
-    _compress: zstandard.ZstdCompressor = field(
-        default_factory=lambda: zstandard.ZstdCompressor(level=1)
-    )
 
     def take(self, part: pb.PutRecordsRequest) -> None:
         """One message of the stream."""
@@ -121,7 +115,6 @@ class Delivery:
             weight=record.weight,
             digest=inputs.record_digest(text),
             text=text,
-            scan_depends=self._compress.compress(record.scan_depends),
             depends=record.depends,
         )
 
@@ -330,7 +323,6 @@ def _row(
         "weight": record.weight,
         "digest": record.digest,
         "text": record.text,
-        "scan_depends": record.scan_depends,
     }
 
 

@@ -33,6 +33,11 @@ def profile_message(profile: Profile) -> pb.Profile:
         parent=profile.parent,
         toolchain=profile.toolchain,
         complete=profile.complete,
+        resolver=profile.resolver,
+        follow=profile.follow,
+        follow_seconds=profile.follow_seconds,
+        followed=profile.followed,
+        scans=profile.scans,
     )
 
 

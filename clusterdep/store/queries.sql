@@ -45,13 +45,13 @@ SELECT id, pkgpath, variant FROM package WHERE profile_id = ?;
 
 -- put_record: A package's record, new or changed.
 INSERT INTO record (package_id, pkgpath_id, number, pkgname, skip_reason, fail_reason, duplicate,
-    weight, digest, text, scan_depends)
+    weight, digest, text)
 VALUES (:package_id, :pkgpath_id, :number, :pkgname, :skip_reason, :fail_reason, :duplicate,
-    :weight, :digest, :text, :scan_depends)
+    :weight, :digest, :text)
 ON CONFLICT (package_id) DO UPDATE SET pkgpath_id = excluded.pkgpath_id, number = excluded.number,
     pkgname = excluded.pkgname, skip_reason = excluded.skip_reason,
     fail_reason = excluded.fail_reason, duplicate = excluded.duplicate, weight = excluded.weight,
-    digest = excluded.digest, text = excluded.text, scan_depends = excluded.scan_depends;
+    digest = excluded.digest, text = excluded.text;
 
 -- drop_record: The tree has the package no more.
 DELETE FROM record WHERE package_id = ?;
@@ -83,7 +83,7 @@ FROM record JOIN package ON package.id = record.package_id
 WHERE package.profile_id = ?;
 
 -- record_text: One record, whole.
-SELECT text, scan_depends FROM record WHERE package_id = ?;
+SELECT text FROM record WHERE package_id = ?;
 
 -- requirement_ids: Resolved requirements of a profile, in order.
 SELECT requirement.package_id, requirement.required_id

@@ -197,11 +197,99 @@ JOIN profile ON profile.id = package.profile_id;
 """
 
 
+_FOLLOWED = """
+ALTER TABLE profile ADD COLUMN resolver TEXT NOT NULL DEFAULT 'pbulk'
+    CHECK (resolver IN ('pbulk', 'prefer-buildable'));
+ALTER TABLE profile ADD COLUMN follow TEXT NOT NULL DEFAULT 'none'
+    CHECK (follow IN ('none', 'git', 'cvs', 'hg', 'files'));
+ALTER TABLE profile ADD COLUMN follow_seconds REAL NOT NULL DEFAULT 0;
+ALTER TABLE profile ADD COLUMN followed TEXT NOT NULL DEFAULT '';
+ALTER TABLE profile ADD COLUMN scans TEXT NOT NULL DEFAULT 'helper'
+    CHECK (scans IN ('helper', 'hosts'));
+
+-- Trees that are laid over the tree of a profile.
+CREATE TABLE overlay (
+    profile_id INTEGER NOT NULL REFERENCES profile (id) ON DELETE CASCADE,
+    at TEXT NOT NULL,                    -- name in the top directory
+    tree TEXT NOT NULL,
+    follow TEXT NOT NULL DEFAULT '',     -- empty: as the profile
+    followed TEXT NOT NULL DEFAULT '',   -- its revision up to which changes were taken in
+    PRIMARY KEY (profile_id, at)
+) STRICT, WITHOUT ROWID;
+
+-- A pkgpath that is to be scanned (again); scanned_at is 0 before the first scan.
+ALTER TABLE pkgpath ADD COLUMN outdated_at REAL;
+ALTER TABLE pkgpath ADD COLUMN outdated_why TEXT NOT NULL DEFAULT '';
+-- The files that its records read: ids of the table file, see clusterdep/core/files.py.
+ALTER TABLE pkgpath ADD COLUMN files BLOB NOT NULL DEFAULT x'';
+ALTER TABLE record DROP COLUMN scan_depends;
+
+-- Paths that scans read, relative to the tree where they are in it.
+CREATE TABLE file (
+    id INTEGER PRIMARY KEY,
+    path TEXT NOT NULL UNIQUE
+) STRICT;
+
+-- What an inputs_digest was made of: lines "DIGEST PATH", zstd.
+CREATE TABLE inputs (
+    digest TEXT PRIMARY KEY,
+    listing BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- A try at scanning some pkgpaths; leased as long as it has not ended.
+CREATE TABLE scan_attempt (
+    id TEXT PRIMARY KEY,
+    profile_id INTEGER NOT NULL REFERENCES profile (id) ON DELETE CASCADE,
+    fence INTEGER NOT NULL,
+    dispatcher TEXT NOT NULL,
+    host TEXT NOT NULL,
+    granted_at REAL NOT NULL,
+    ended_at REAL,
+    outcome TEXT CHECK (outcome IN ('done', 'returned', 'lapsed', 'cancelled')),
+    blame TEXT NOT NULL DEFAULT '',
+    message TEXT NOT NULL DEFAULT '',
+    enumerate INTEGER NOT NULL DEFAULT 0,
+    pkgpaths TEXT NOT NULL               -- JSON
+) STRICT;
+CREATE INDEX scan_attempt_open ON scan_attempt (profile_id) WHERE ended_at IS NULL;
+
+-- Held packages are not granted.
+ALTER TABLE package ADD COLUMN held_at REAL;
+ALTER TABLE package ADD COLUMN held_why TEXT NOT NULL DEFAULT '';
+
+-- What an artifact was made of, to say what has changed since.
+ALTER TABLE artifact ADD COLUMN record BLOB NOT NULL DEFAULT x'';        -- its text then, zstd
+ALTER TABLE artifact ADD COLUMN inputs_digest TEXT NOT NULL DEFAULT '';
+ALTER TABLE artifact ADD COLUMN toolchain TEXT NOT NULL DEFAULT '';
+ALTER TABLE artifact ADD COLUMN made_with TEXT NOT NULL DEFAULT '[]';    -- JSON [[pkgname, digest]]
+-- Somebody ordered a rebuild: the file is there, and counts no more.
+ALTER TABLE artifact ADD COLUMN discarded_at REAL;
+ALTER TABLE artifact ADD COLUMN discarded_why TEXT NOT NULL DEFAULT '';
+
+-- Bearer tokens: only a digest of each is kept.
+CREATE TABLE token (
+    name TEXT PRIMARY KEY,
+    role TEXT NOT NULL CHECK (role IN ('viewer', 'feeder', 'builder', 'admin')),
+    digest TEXT NOT NULL UNIQUE,
+    created_at REAL NOT NULL,
+    expires_at REAL,
+    revoked_at REAL
+) STRICT, WITHOUT ROWID;
+"""
+
+
 @migrations()
 def first(db: Database) -> None:
     """The schema of version 0.1."""
     # Statement by statement: executescript would commit the migration's transaction.
     for statement in _statements(_FIRST):
+        db.execute(statement)
+
+
+@migrations()
+def followed(db: Database) -> None:
+    """Trees that are followed, scans as jobs, reasons why an artifact is stale, tokens."""
+    for statement in _statements(_FOLLOWED):
         db.execute(statement)
 
 
