@@ -1,11 +1,20 @@
-"""Patterns to requirements, exactly as pbulk resolves them, whole or after a change.
+"""Patterns to requirements, whole or after a change, by one of two rules.
 
 A package's dependency tokens are taken from left to right. If one of the
 packages already chosen for it matches the pattern, that is the requirement;
-otherwise it is the best of all packages that match, whatever their skip and
-fail reasons, and whatever location the token names: the greatest by
-dewey.rank. Of packages with the same name only the first in scan order stands;
-the others are nobody's requirement and have none.
+otherwise it is the best of all packages that match. Of packages with the same
+name only the first in scan order stands; the others are nobody's requirement
+and have none.
+
+What is best depends on the rule. For `pbulk` it is the greatest by dewey.rank,
+whatever its skip and fail reasons, and whatever location the token names:
+exactly what pbulk chooses. For `prefer-buildable` one that can be built comes
+before one that can not, then one at the location that the token names before
+others, then the greatest by dewey.rank. "Can be built" is what the package's
+own record says, no more: whether its requirements can be built, too, would make
+each choice depend on others, and with cycles on the order they are made in.
+A package already chosen comes first by both rules: two packages of one pkgbase
+could not be installed together.
 
 What differs from pbulk: a token that can not be read or matches nothing is a
 problem of that package alone.
@@ -15,84 +24,55 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, cast
 
 from clusterdep.core import dewey
+from clusterdep.core.tokens import Obstacle, Problem, Reverse, Token, Wanted, parse_token
 
-_UP = b"../../"
+__all__ = [
+    "Collision",
+    "Difference",
+    "Obstacle",
+    "Package",
+    "Problem",
+    "Resolution",
+    "Resolver",
+    "Rule",
+    "Token",
+    "parse_token",
+]
+
 _AFTER_ALL = b"\xff"  # names are ASCII
 
 #: From so many new names on it is cheaper to sort all names again than to insert each.
 _MANY = 200
 
 
-# --- tokens and problems --------------------------------------------------------------------
-
-
-class Obstacle(enum.StrEnum):
-    """Why a token leads to no requirement."""
-
-    UNMATCHED = "no package matches"
-    TOKEN = "malformed dependency"
-    PATTERN = "malformed pattern"
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A dependency token that leads to no requirement; its package can not be built."""
-
-    obstacle: Obstacle
-    subject: bytes  # the pattern, or the whole token where it has none
-    why: str = ""
-
-    @property
-    def reason(self) -> bytes:
-        """What to put into PKG_FAIL_REASON, between quotes."""
-        if self.obstacle is Obstacle.UNMATCHED:
-            return b'could not resolve dependency "' + self.subject + b'"'
-        return self.obstacle.encode() + b' "' + self.subject + b'": ' + self.why.encode()
-
-    def __str__(self) -> str:
-        subject = self.subject.decode(errors="backslashreplace")
-        return f"{self.obstacle} {subject}" + (f": {self.why}" if self.why else "")
-
-
-class Token(NamedTuple):
-    """A word of ALL_DEPENDS: what is wanted, and the pkgpath that is said to have it."""
-
-    pattern: bytes
-    pkgpath: bytes
-    why: str  # what is wrong with it; empty: nothing
-
-
-def parse_token(text: bytes) -> Token:
-    """Reads `pattern:../../category/package`; never raises."""
-    pattern, colon, location = text.partition(b":")
-    if not colon:
-        return Token(pattern, b"", "it has no :../../category/package after the pattern")
-    if not location.startswith(_UP):
-        return Token(pattern, b"", "what follows the colon does not begin with ../../")
-    if not pattern:
-        return Token(pattern, b"", "it has no pattern before the colon")
-    return Token(pattern, location[len(_UP) :].rstrip(b"/"), "")
-
-
 # --- values in and out ----------------------------------------------------------------------
+
+
+class Rule(enum.StrEnum):
+    """Which of several packages that match a pattern is chosen."""
+
+    PBULK = "pbulk"
+    PREFER_BUILDABLE = "prefer-buildable"
 
 
 class Package(NamedTuple):
     """What the resolver needs to know of a package. `key` is the caller's and never changes.
 
     `order` is its place in scan order: (position of the pkgpath, number of the record).
+    `pkgpath` and `buildable` (it has neither a skip nor a fail reason) matter to
+    PREFER_BUILDABLE only.
     """
 
     key: int
     order: tuple[int, int]
     pkgname: bytes  # printable ASCII
     depends: tuple[bytes, ...]  # dependency tokens
+    pkgpath: bytes = b""
+    buildable: bool = True
 
 
 class Resolution(NamedTuple):
@@ -103,85 +83,54 @@ class Resolution(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-class _Wanted:
-    """A token that packages have, and the names that match its pattern."""
+class Difference(NamedTuple):
+    """A requirement of a package that pbulk would have chosen otherwise. Keys of packages."""
 
-    __slots__ = ("best", "names", "pattern", "text")
-
-    def __init__(self, text: bytes) -> None:
-        self.text = text
-        self.names: tuple[bytes, ...] = ()
-        self.best: bytes | None = None
-        self.pattern: dewey.Pattern | None = None  # None: it can not be read
-        token = parse_token(text)
-        if not token.why:
-            with suppress(dewey.PatternError):
-                self.pattern = dewey.compile_pattern(token.pattern)
-
-    def choose(self, names: Iterable[bytes]) -> None:
-        """Takes the names that match, and the best of them."""
-        self.names = tuple(names)
-        self.best = self.names[0] if len(self.names) == 1 else _best(self.names)
-
-    def problem(self) -> Problem:
-        """What to say while no name matches."""
-        token = parse_token(self.text)
-        if token.why:
-            return Problem(Obstacle.TOKEN, self.text, token.why)
-        try:
-            dewey.compile_pattern(token.pattern)
-        except dewey.PatternError as error:
-            return Problem(Obstacle.PATTERN, error.pattern, error.why)
-        return Problem(Obstacle.UNMATCHED, token.pattern)
+    pattern: bytes
+    chosen: int
+    pbulk: int
 
 
-def _best(names: Iterable[bytes]) -> bytes | None:
-    return max(names, key=dewey.rank, default=None)
+class Collision(NamedTuple):
+    """Two direct requirements of a package that have one pkgbase: keys of packages.
+
+    They can not be installed together. What the requirements themselves need when they
+    are installed is not in a record, which does not tell it from what they need when
+    they are built.
+    """
+
+    first: int
+    second: int
 
 
 # --- the resolver ---------------------------------------------------------------------------
 
 
-class _Reverse:
-    """From a name to the tokens it matches, and from a token to the packages that have it."""
+class _Collisions:
+    """Which packages have requirements of the same pkgbase."""
 
     def __init__(self) -> None:
-        self._by_prefix: dict[bytes, set[_Wanted]] = {}
-        self._users: dict[_Wanted, set[int]] = {}
+        self.found: dict[int, tuple[Collision, ...]] = {}
+        self._bases: dict[int, bytes] = {}  # of every package
 
-    def add(self, wanted: _Wanted, user: int) -> None:
-        users = self._users.get(wanted)
-        if users is None:
-            users = self._users[wanted] = set()
-            for prefix in wanted.pattern.prefixes if wanted.pattern else ():
-                self._by_prefix.setdefault(prefix, set()).add(wanted)
-        users.add(user)
+    def rename(self, gone: Iterable[Package], come: Iterable[Package]) -> None:
+        """Packages go, and others (or the same with other names) come."""
+        for package in gone:
+            del self._bases[package.key]
+        for package in come:
+            self._bases[package.key] = package.pkgname.rpartition(b"-")[0]
 
-    def discard(self, wanted: _Wanted, user: int) -> None:
-        self._users[wanted].discard(user)
-
-    def drop_unused(self, wanted: _Wanted) -> bool:
-        """Forgets the token if no package has it any more; says whether that is so."""
-        if self._users[wanted]:
-            return False
-        del self._users[wanted]
-        for prefix in wanted.pattern.prefixes if wanted.pattern else ():
-            self._by_prefix[prefix].discard(wanted)
-            if not self._by_prefix[prefix]:
-                del self._by_prefix[prefix]
-        return True
-
-    def users(self, wanted: _Wanted) -> set[int]:
-        return self._users[wanted]
-
-    def matching(self, name: bytes) -> Iterator[_Wanted]:
-        """The tokens that `name` matches."""
-        candidates: set[_Wanted] = set()
-        for end in range(len(name) + 1):
-            candidates |= self._by_prefix.get(name[:end], set())
-        for wanted in candidates:
-            if wanted.pattern is not None and wanted.pattern.match(name):
-                yield wanted
+    def look(self, key: int, requires: tuple[int, ...]) -> None:
+        """The package has these requirements now."""
+        self.found.pop(key, None)
+        if len(set(map(self._bases.__getitem__, requires))) == len(requires):
+            return  # so it is nearly always
+        first: dict[bytes, int] = {}
+        self.found[key] = tuple(
+            Collision(first[base], other)
+            for other in requires
+            if first.setdefault(base := self._bases[other], other) != other
+        )
 
 
 class Resolver:
@@ -191,19 +140,22 @@ class Resolver:
     matches, and the packages that have one of those.
     """
 
-    def __init__(self, packages: Iterable[Package] = ()) -> None:
+    def __init__(self, packages: Iterable[Package] = (), rule: Rule = Rule.PBULK) -> None:
+        self.rule = rule
         self._packages: dict[int, Package] = {}
         self._named: dict[bytes, list[int]] = {}  # keys in scan order: the first one stands
         self._names: list[bytes] = []  # all of them, sorted
-        self._wanted: dict[bytes, _Wanted] = {}  # by token
+        self._wanted: dict[bytes, Wanted] = {}  # by token
         #: Tokens that one name matches, found when they were last used: who has that name.
         self._sole: dict[bytes, int] = {}
         self._resolutions: dict[int, Resolution] = {}
-        self._reverse: _Reverse | None = None  # made when the first change comes
+        self._differences: dict[int, tuple[Difference, ...]] = {}
+        self._reverse: Reverse | None = None  # made when the first change comes
+        self._collisions: _Collisions | None = None  # made when somebody asks
         self._exchange((), packages)
         self._names = sorted(self._named)
         for keys in self._named.values():
-            self._resolutions[keys[0]] = self._resolve(self._packages[keys[0]].depends)
+            self._resolutions[keys[0]] = self._resolve(keys[0])
 
     def package(self, key: int) -> Package:
         """The package with that key; raises KeyError if there is none."""
@@ -228,6 +180,24 @@ class Resolver:
         """The names for the DEPENDS line of a package that stands."""
         return [self._packages[other].pkgname for other in self._resolutions[key].requires]
 
+    @property
+    def differences(self) -> Mapping[int, tuple[Difference, ...]]:
+        """For each package that has some, the requirements that pbulk would choose otherwise."""
+        return self._differences
+
+    @property
+    def collisions(self) -> Mapping[int, tuple[Collision, ...]]:
+        """For each package that has some, the requirements that can not be installed together.
+
+        The first call looks at all packages; from then on they are kept up.
+        """
+        if self._collisions is None:
+            self._collisions = _Collisions()
+            self._collisions.rename((), self._packages.values())
+            for key, resolution in self._resolutions.items():
+                self._collisions.look(key, resolution.requires)
+        return self._collisions.found
+
     def apply(self, put: Iterable[Package] = (), drop: Iterable[int] = ()) -> set[int]:
         """Adds or replaces the packages `put`, removes the keys `drop` (but those put again).
 
@@ -238,26 +208,36 @@ class Resolver:
         new = {package.key: package for package in put}
         old = [self._packages[key] for key in {*new, *drop} if key in self._packages]
         names = {package.pkgname for package in (*old, *new.values())}
-        stood = {name: self.standing(name) for name in names}
+        stood = {name: self._standing(name) for name in names}
         before: dict[int, Resolution | None] = {}
         left: set[bytes] = set()
-        for key in stood.values():
-            if key is not None:
-                before[key] = self._resolutions.pop(key)
-                left.update(self._withdraw(key, reverse))
+        for package in stood.values():
+            if package is not None:
+                before[package.key] = self._resolutions.pop(package.key)
+                self._differences.pop(package.key, None)
+                left.update(self._withdraw(package.key, reverse))
         self._exchange(old, new.values())
         touched = self._rematch(stood, reverse)
         stand = {keys[0] for name in names if (keys := self._named.get(name))}
         for key in touched | stand:
             before.setdefault(key, self._resolutions.get(key))
-            self._resolutions[key] = self._resolve(self._packages[key].depends)
+            self._resolutions[key] = self._resolve(key)
         for key in stand:
             self._admit(key, reverse)
         for text in left:
             if reverse.drop_unused(self._wanted[text]):
                 del self._wanted[text]
                 self._sole.pop(text, None)
+        if self._collisions is not None:
+            self._collisions.rename(old, new.values())
+            for key in before:
+                resolution = self._resolutions.get(key)
+                self._collisions.look(key, resolution.requires if resolution else ())
         return {key for key, was in before.items() if self._resolutions.get(key) != was}
+
+    def _standing(self, pkgname: bytes) -> Package | None:
+        key = self.standing(pkgname)
+        return None if key is None else self._packages[key]
 
     def _exchange(self, old: Iterable[Package], new: Iterable[Package]) -> None:
         for package in old:
@@ -275,24 +255,24 @@ class Resolver:
 
     # what a change leads to
 
-    def _reversed(self) -> _Reverse:
+    def _reversed(self) -> Reverse:
         if self._reverse is None:
-            self._reverse = _Reverse()
+            self._reverse = Reverse()
             for key in self._resolutions:
                 self._admit(key, self._reverse)
         return self._reverse
 
-    def _admit(self, key: int, reverse: _Reverse) -> None:
+    def _admit(self, key: int, reverse: Reverse) -> None:
         for text in self._packages[key].depends:
             reverse.add(self._wanted[text], key)
 
-    def _withdraw(self, key: int, reverse: _Reverse) -> tuple[bytes, ...]:
+    def _withdraw(self, key: int, reverse: Reverse) -> tuple[bytes, ...]:
         tokens = self._packages[key].depends
         for text in tokens:
             reverse.discard(self._wanted[text], key)
         return tokens
 
-    def _rematch(self, stood: dict[bytes, int | None], reverse: _Reverse) -> set[int]:
+    def _rematch(self, stood: dict[bytes, Package | None], reverse: Reverse) -> set[int]:
         """Brings names and tokens up to date; returns the packages that are to be resolved again.
 
         `stood` says who had each name that may have come, gone, or passed to another.
@@ -301,14 +281,32 @@ class Resolver:
         gone = [name for name, was in stood.items() if was is not None and name not in self._named]
         self._sort_names(came, gone)
         touched: set[int] = set()
+        elections: set[Wanted] = set()
         for name, was in stood.items():
-            now = self.standing(name)
-            for wanted in reverse.matching(name) if now != was else ():
-                touched |= reverse.users(wanted)
-                self._sole.pop(wanted.text, None)
+            now = self._standing(name)
+            if now is was or (now and was and self._alike(now, was)):
+                continue
+            for wanted in reverse.matching(name):
                 if was is None or now is None:
                     wanted.choose({*wanted.names} ^ {name})
+                if was is None or now is None or was.key != now.key:
+                    touched |= reverse.users(wanted)
+                    self._sole.pop(wanted.text, None)
+                elections.add(wanted)
+        if self.rule is not Rule.PBULK:
+            for wanted in elections:
+                before = wanted.best
+                self._elect(wanted)
+                if wanted.best != before:
+                    touched |= reverse.users(wanted)
         return touched
+
+    def _alike(self, one: Package, other: Package) -> bool:
+        """Whether it makes no difference to others which of two packages of one name stands."""
+        return one.key == other.key and (
+            self.rule is Rule.PBULK
+            or (one.pkgpath, one.buildable) == (other.pkgpath, other.buildable)
+        )
 
     def _sort_names(self, came: list[bytes], gone: list[bytes]) -> None:
         for name in gone:
@@ -322,20 +320,37 @@ class Resolver:
 
     # the rule
 
-    def _resolve(self, tokens: tuple[bytes, ...]) -> Resolution:
+    def _elect(self, wanted: Wanted) -> None:
+        """Finds the best of the names that match, where it may be another than pbulk's."""
+        if len(wanted.names) < 2:
+            wanted.best = wanted.usual
+            return
+        location = parse_token(wanted.text).pkgpath
+
+        def worth(name: bytes) -> tuple[object, ...]:
+            package = self._packages[self._named[name][0]]
+            return package.buildable, package.pkgpath == location, dewey.rank(name)
+
+        wanted.best = max(wanted.names, key=worth)
+
+    def _resolve(self, key: int) -> Resolution:
+        tokens = self._packages[key].depends
         choices = [self._sole.get(text) for text in tokens]
         if None not in choices:  # so it is nearly always
+            self._differences.pop(key, None)
             return Resolution(tuple(choices), tuple(cast(list[int], dict.fromkeys(choices))), ())
         chosen: dict[int, None] = {}
         problems: dict[Problem, None] = {}
         for at, text in enumerate(tokens):
-            key = choices[at]
-            if key is None:
-                key = choices[at] = self._choose(text, chosen)
-            if key is None:
+            other = choices[at]
+            if other is None:
+                other = choices[at] = self._choose(text, chosen)
+            if other is None:
                 problems[self._wanted[text].problem()] = None
             else:
-                chosen[key] = None
+                chosen[other] = None
+        if self.rule is not Rule.PBULK:
+            self._compare(key, choices)
         return Resolution(tuple(choices), tuple(chosen), tuple(problems))
 
     def _choose(self, text: bytes, chosen: Iterable[int]) -> int | None:
@@ -343,17 +358,42 @@ class Resolver:
         wanted = self._wanted.get(text) or self._search(text)
         if wanted.best is None:
             return None
+        best = self._named[wanted.best][0]
         if len(wanted.names) == 1:
-            key = self._sole[text] = self._named[wanted.best][0]
-            return key
+            self._sole[text] = best
+            return best
+        key = self._already(wanted, chosen)
+        return best if key is None else key
+
+    def _already(self, wanted: Wanted, chosen: Iterable[int]) -> int | None:
+        """Who of those that were chosen already matches."""
         for key in chosen:
             if self._packages[key].pkgname in wanted.names:
                 return key
-        return self._named[wanted.best][0]
+        return None
 
-    def _search(self, text: bytes) -> _Wanted:
+    def _compare(self, key: int, choices: Iterable[int | None]) -> None:
+        """Notes where pbulk would have chosen otherwise."""
+        chosen: dict[int, None] = {}
+        found: dict[Difference, None] = {}
+        for text, ours in zip(self._packages[key].depends, choices, strict=True):
+            wanted = self._wanted[text]
+            if wanted.usual is None or ours is None:
+                continue
+            theirs = self._already(wanted, chosen)
+            if theirs is None:
+                theirs = self._named[wanted.usual][0]
+            chosen[theirs] = None
+            if theirs != ours:
+                found[Difference(parse_token(text).pattern, ours, theirs)] = None
+        if found:
+            self._differences[key] = tuple(found)
+        else:
+            self._differences.pop(key, None)
+
+    def _search(self, text: bytes) -> Wanted:
         """A token that is new, with the names that its pattern matches."""
-        wanted = self._wanted[text] = _Wanted(text)
+        wanted = self._wanted[text] = Wanted(text)
         pattern = wanted.pattern
         if pattern is not None:
             found: set[bytes] = set()
@@ -362,4 +402,6 @@ class Resolver:
                 end = bisect_left(self._names, prefix + _AFTER_ALL, start)
                 found.update(name for name in self._names[start:end] if pattern.match(name))
             wanted.choose(found)
+            if self.rule is not Rule.PBULK:
+                self._elect(wanted)
         return wanted
