@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clusterdep.api import client
-from clusterdep.api.errors import Fault, Kind
+from clusterdep.api import client, ports
+from clusterdep.api import settings as file
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,12 @@ class Settings:
     """Everything `clusterdep serve` can be told."""
 
     state: Path = field(default_factory=lambda: client.default_state("clusterdep"))
-    listen: str = ""  # unix:PATH; empty: the socket in the state directory
+    listen: tuple[str, ...] = ()  # unix:PATH, and tls:, mtls: or plaintext:HOST:PORT
+    tls_certificate: Path | None = None  # see ports.Ports
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tls_revoked: Path | None = None
+    insecure_plaintext: str = ""  # role of whoever comes without TLS
     metrics: str = ""  # HOST:PORT of /metrics; empty: none
     lease_seconds: float = 120.0
     renew_seconds: float = 30.0
@@ -47,8 +50,20 @@ class Settings:
 
     @property
     def address(self) -> str:
+        """Its Unix socket, where nobody has to show who they are."""
+        return next(place for place in self.ports.places if place.startswith("unix:"))
+
+    @property
+    def ports(self) -> ports.Ports:
         """Where it listens."""
-        return self.listen or client.default_address("clusterdep", self.state)
+        return ports.Ports(
+            ports.all_places(self.listen, client.default_address("clusterdep", self.state)),
+            self.tls_certificate,
+            self.tls_key,
+            self.tls_client_ca,
+            self.tls_revoked,
+            self.insecure_plaintext,
+        )
 
     @property
     def database(self) -> Path:
@@ -56,122 +71,57 @@ class Settings:
         return self.state / "clusterdep.db"
 
 
-#: Keys of the file: what a value must be, and how it is read.
-_TOP: dict[str, tuple[type, ...]] = {
-    "state": (str,),
-    "listen": (str,),
-    "metrics": (str,),
-    "lease_seconds": (int, float),
-    "renew_seconds": (int, float),
-    "event_days": (int, float),
-    "event_count": (int,),
-    "log_level": (str,),
-    "profile": (list,),
+#: Keys of a `[[profile]]` and how the value of each is read.
+PROFILE_KEYS: dict[str, file.Check] = {
+    name: file.strings if name == "selection" else file.text
+    for name in ProfileSettings.__dataclass_fields__
 }
-_WORDS = {str: "a string", int: "a whole number", float: "a number", list: "a list of tables"}
-LEVELS = ("debug", "info", "warning", "error")
+#: Keys of the file and how the value of each is read; ValueError says what it must be.
+KEYS: dict[str, file.Check] = {
+    "state": file.directory,
+    **ports.KEYS,
+    "metrics": file.host_port,
+    "lease_seconds": file.positive,
+    "renew_seconds": file.positive,
+    "event_days": file.positive,
+    "event_count": file.positive_count,
+    "log_level": file.one_of(file.LEVELS),
+    "profile": file.tables,
+}
 
 
 def load(path: Path | None) -> Settings:
     """The settings in the file at `path`, or the defaults. Raises Fault naming every problem."""
     if path is None:
         return Settings()
-    try:
-        text = path.read_text()
-        table = tomllib.loads(text)
-    except OSError as error:
-        raise Fault(
-            Kind.CONFIG, f"the configuration {path} cannot be read: {error.strerror}"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Fault(Kind.CONFIG, f"the configuration {path} is not TOML: {error}") from error
-    problems: list[str] = []
-    values = _check(table, _TOP, problems, text, "")
+    table, text = file.load(path)
+    values, problems = file.read(table, KEYS, text)
     profiles = [
         _profile(entry, problems, text, f"profile {number}")
         for number, entry in enumerate(values.pop("profile", []), 1)
     ]
-    _check_values(values, problems, text)
-    if problems:
-        lines = "\n".join(f"{path}{problem}" for problem in problems)
-        raise Fault(Kind.CONFIG, f"the configuration can not be used:\n{lines}")
-    if "state" in values:
-        values["state"] = Path(values["state"]).expanduser().absolute()
-    return Settings(**values, profiles=tuple(p for p in profiles if p is not None))
+    problems += _together(values, text) + ports.problems(values, text)
+    file.refuse(path, problems)
+    file.beside(path, values, ports.FILES)
+    return Settings(**values, profiles=tuple(ProfileSettings(**profile) for profile in profiles))
 
 
-def _line(text: str, key: str) -> str:
-    """`:LINE` of the first line that sets `key`, if there is one."""
-    for number, line in enumerate(text.splitlines(), 1):
-        if re.match(rf"\s*(\[\[?\s*)?\"?{re.escape(key)}\b", line):
-            return f":{number}"
-    return ""
-
-
-def _check(
-    table: dict[str, Any],
-    known: dict[str, tuple[type, ...]],
-    problems: list[str],
-    text: str,
-    where: str,
-) -> dict[str, Any]:
-    values = {}
-    for key, value in table.items():
-        place = f"{_line(text, key)}: {where + ': ' if where else ''}"
-        if key not in known:
-            problems.append(f"{place}unknown key '{key}'; known are {', '.join(sorted(known))}")
-        elif not isinstance(value, known[key]) or isinstance(value, bool):
-            problems.append(f"{place}{key} must be {_WORDS[known[key][-1]]}, not {value!r}")
-        else:
-            values[key] = value
+def _profile(table: dict[str, Any], problems: list[str], text: str, where: str) -> dict[str, Any]:
+    values, found = file.read(table, PROFILE_KEYS, text, where)
+    if "name" not in table:
+        found.append(f"{file.line_of(text, 'profile')}: {where} has no name")
+    problems += found
     return values
 
 
-def _profile(table: object, problems: list[str], text: str, where: str) -> ProfileSettings | None:
-    known: dict[str, tuple[type, ...]] = {
-        name: (str,) for name in ProfileSettings.__dataclass_fields__
-    }
-    known["selection"] = (list,)
-    if not isinstance(table, dict):
-        problems.append(f": {where} must be a table, written [[profile]]")
-        return None
-    before = len(problems)
-    values = _check(table, known, problems, text, where)
-    selection = values.pop("selection", [])
-    if not all(isinstance(entry, str) for entry in selection):
-        problems.append(f"{_line(text, 'selection')}: {where}: selection must be a list of strings")
-    if "name" not in table:
-        problems.append(f"{_line(text, 'profile')}: {where} has no name")
-    if len(problems) > before:
-        return None
-    return ProfileSettings(**values, selection=tuple(selection))
-
-
-def _check_values(values: dict[str, Any], problems: list[str], text: str) -> None:
-    for key in ("lease_seconds", "renew_seconds", "event_days", "event_count"):
-        if key in values and values[key] <= 0:
-            problems.append(f"{_line(text, key)}: {key} must be greater than 0")
+def _together(values: dict[str, Any], text: str) -> list[str]:
+    """What is wrong with values that are right one by one."""
     defaults = Settings()
     lease = values.get("lease_seconds", defaults.lease_seconds)
     renew = values.get("renew_seconds", defaults.renew_seconds)
-    if renew * 2 > lease:
-        problems.append(
-            f"{_line(text, 'renew_seconds')}: renew_seconds ({renew}) must be at most half of "
-            f"lease_seconds ({lease}), or one lost call loses the lease"
-        )
-    listen = values.get("listen", "")
-    if listen and not listen.startswith("unix:"):
-        problems.append(
-            f"{_line(text, 'listen')}: listen '{listen}' is not unix:PATH; other machines are not "
-            "served without authentication"
-        )
-    if listen.startswith("unix:") and len(listen[5:].encode()) > client.SOCKET_PATH_LIMIT:
-        problems.append(
-            f"{_line(text, 'listen')}: the socket's path is longer than "
-            f"{client.SOCKET_PATH_LIMIT} bytes"
-        )
-    metrics = values.get("metrics", "")
-    if metrics and not re.fullmatch(r"[^\s:]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", metrics):
-        problems.append(f"{_line(text, 'metrics')}: metrics '{metrics}' is not HOST:PORT")
-    if values.get("log_level", "info") not in LEVELS:
-        problems.append(f"{_line(text, 'log_level')}: log_level must be one of {', '.join(LEVELS)}")
+    if renew * 2 <= lease:
+        return []
+    return [
+        f"{file.line_of(text, 'renew_seconds')}: renew_seconds ({renew}) must be at most half of "
+        f"lease_seconds ({lease}), or one lost call loses the lease"
+    ]
