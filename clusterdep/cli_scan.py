@@ -9,7 +9,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,8 +163,18 @@ def _parts(results: Iterable[ScanResult]) -> Iterable[pb.PutRecordsRequest]:
                 error=result.error,
                 inputs_digest=result.inputs_digest,
                 seconds=result.seconds,
+                inputs=_inputs(result.inputs),
             )
         )
+
+
+def _inputs(files: Mapping[str, str]) -> Iterator[pb.InputFile]:
+    for path, digest in files.items():
+        name, what = (
+            text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            for text in (path, digest)
+        )
+        yield pb.InputFile(path=name, digest=what)
 
 
 def _is_place(tree: Path, name: str) -> bool:

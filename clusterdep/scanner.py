@@ -14,15 +14,16 @@ import re
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from clusterdep import bounded
-from clusterdep.core.resolve import parse_token
+from clusterdep.core.inputs import files_digest
 from clusterdep.core.scanindex import Record, Refusal, Splitter, is_pkgpath, read
+from clusterdep.core.tokens import parse_token
 
 #: Seconds that one make may take. Without an option cache some take minutes.
 TIME_LIMIT = 900.0
@@ -74,6 +75,7 @@ class ScanResult:
     error: str  # what make said, 64 KiB at most; empty if it did not fail
     seconds: float  # wall time
     inputs_digest: str  # hex; of the files that a build of it reads; empty if it failed
+    inputs: Mapping[str, str] = field(default_factory=dict)  # those files: digest by path
 
 
 class Scanner:
@@ -244,18 +246,18 @@ class Scanner:
             error = _error(replace(ended, fault=fault))
             return ScanResult(pkgpath, b"", error, ended.seconds, ""), []
         included = {word for record in records for word in record.scan_depends.split()}
-        digest = self._inputs_digest(pkgpath, included)
+        files = self._inputs(pkgpath, included)
         named = [parse_token(token) for record in records for token in record.depends]
         return (
-            ScanResult(pkgpath, ended.out, "", ended.seconds, digest),
+            ScanResult(pkgpath, ended.out, "", ended.seconds, files_digest(files), files),
             [one.pkgpath.decode() for one in named if not one.why and is_pkgpath(one.pkgpath)],
         )
 
     # --- what a build reads
 
-    def _inputs_digest(self, pkgpath: str, included: Iterable[bytes]) -> str:
-        """Of the names and contents of all files in the package directory, and of those that
-        its makefiles include from elsewhere in the tree, but not from its mk directory."""
+    def _inputs(self, pkgpath: str, included: Iterable[bytes]) -> dict[str, str]:
+        """Digests of all files in the package directory, and of those that its makefiles
+        include from elsewhere in the tree, but not from its mk directory; by path."""
         own = {
             f"{pkgpath}/{name}": _content(self.tree / pkgpath / name)
             for name in _files(self.tree / pkgpath)
@@ -267,8 +269,7 @@ class Scanner:
                 if name not in self._digests:
                     self._digests[name] = _content(self.tree / name)
                 others[name] = self._digests[name]
-        lines = (f"{digest} {name}\n" for name, digest in sorted({**others, **own}.items()))
-        return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
+        return {**others, **own}
 
     def _elsewhere(self, pkgpath: str, word: str) -> str:
         """Of a word of SCAN_DEPENDS: its path below the tree, if it counts as another's file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from clusterdep import scanner as module
+from clusterdep.core.inputs import files_digest
 from clusterdep.scanner import Enumeration, Problem, Scanner, ScannerError, ScanResult
 
 EXAMPLES = Path(__file__).parents[2] / "examples/pkgsrc"
@@ -440,6 +442,20 @@ def test_the_digest_is_of_contents_and_names(
     (tree / "a/one/link").unlink()
     (tree / "a/one/link").symlink_to("elsewhere")
     assert inputs() != odd
+
+
+async def test_the_files_behind_the_digest_are_listed(
+    tree: Path, put: Put, inputs: Callable[[], str]
+) -> None:
+    (tree / "a/one/link").symlink_to("nowhere")
+    result = await scan_one(tree, "a/one")
+    assert files_digest(result.inputs) == result.inputs_digest
+    assert set(result.inputs) == {
+        "a/one/DESCR", "a/one/Makefile", "a/one/link", "a/one/patches/patch-aa",
+        "b/shared.mk", "b/two/buildlink3.mk",
+    }  # fmt: skip
+    assert result.inputs["a/one/DESCR"] == hashlib.sha256(b"text\n").hexdigest()
+    assert result.inputs["a/one/link"] == "-> nowhere"
 
 
 async def test_the_tree_may_be_named_by_a_link(tree: Path, put: Put, tmp_path: Path) -> None:
