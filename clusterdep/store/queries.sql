@@ -205,3 +205,18 @@ ORDER BY attempt.granted_at DESC, attempt.fence DESC LIMIT :limit;
 
 -- stages: Stages of an attempt.
 SELECT stage, wall, cpu, exit FROM stage WHERE attempt_id = ? ORDER BY position;
+
+-- files: Every path that a scan read.
+SELECT id, path FROM file ORDER BY id;
+
+-- file_sets: Every set of files below mk/ that is read together.
+SELECT id, files FROM file_set ORDER BY id;
+
+-- put_file: A path that no scan had read before.
+INSERT INTO file (id, path) VALUES (?, ?);
+
+-- put_file_set: Files that had not been read together before.
+INSERT INTO file_set (id, files) VALUES (?, ?);
+
+-- pkgpath_files: What pkgpaths of a profile read, in slices by id.
+SELECT id, files FROM pkgpath WHERE profile_id = ?1 AND id > ?2 ORDER BY id LIMIT ?3;

@@ -220,7 +220,8 @@ CREATE TABLE overlay (
 -- A pkgpath that is to be scanned (again); scanned_at is 0 before the first scan.
 ALTER TABLE pkgpath ADD COLUMN outdated_at REAL;
 ALTER TABLE pkgpath ADD COLUMN outdated_why TEXT NOT NULL DEFAULT '';
--- The files that its records read: ids of the table file, see clusterdep/core/files.py.
+-- What its records read: how many ids of file_set follow, these, and then ids of file,
+-- each 32 bits, little-endian.
 ALTER TABLE pkgpath ADD COLUMN files BLOB NOT NULL DEFAULT x'';
 ALTER TABLE record DROP COLUMN scan_depends;
 
@@ -228,6 +229,12 @@ ALTER TABLE record DROP COLUMN scan_depends;
 CREATE TABLE file (
     id INTEGER PRIMARY KEY,
     path TEXT NOT NULL UNIQUE
+) STRICT;
+
+-- Files below mk/ that are read together: ids of file, 32 bits each, little-endian.
+CREATE TABLE file_set (
+    id INTEGER PRIMARY KEY,
+    files BLOB NOT NULL
 ) STRICT;
 
 -- What an inputs_digest was made of: lines "DIGEST PATH", zstd.
