@@ -50,7 +50,7 @@ lint: $(VENV)/.test
 	$(VENV)/bin/mypy
 
 bench: $(VENV)/.test
-	@sh tools/programs run
+	@sh tools/programs demo
 	@for script in bench/[a-z]*.py; do echo "== $$script"; $(VENV)/bin/python $$script || exit 1; done
 
 $(VENV)/.run: pyproject.toml setup.py $(PROTO)

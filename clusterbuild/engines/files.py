@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from clusterbuild.engines import Kind
@@ -41,10 +42,11 @@ def settle(part: Path, target: Path, size: int, sha256: str) -> None:
 
     Raises RunnerError (BROKEN) if it is not, OSError if the disk is at fault.
     """
-    with part.open("rb") as file:
+    with part.open("rb") as file, ThreadPoolExecutor(1) as aside:
+        synced = aside.submit(os.fsync, file.fileno())  # the disk has work while we compute
         found = hashlib.file_digest(file, "sha256").hexdigest()
         length = os.fstat(file.fileno()).st_size
-        os.fsync(file.fileno())
+        synced.result()
     if (length, found) != (size, sha256):
         why = f"it is not whole: {length} bytes with SHA256 {found}, not {size} with {sha256}"
         raise RunnerError(Kind.BROKEN, why)
