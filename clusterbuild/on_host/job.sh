@@ -1,14 +1,15 @@
 # On the host: the job file, read strictly and never executed, and the result. Sourced.
 
-# Names a job file may hold once, as $J_NAME; VARIABLE, REQUIRE and DISTFILE may stand any
-# number of times, one per line of $J_VARIABLE, $J_REQUIRE and $J_DISTFILE.
+# Names a job file may hold once, as $J_NAME; VARIABLE, REQUIRE, DISTFILE and SCAN may stand any
+# number of times, one per line of $J_VARIABLE, $J_REQUIRE, $J_DISTFILE and $J_SCAN.
 JOB_NAMES="ATTEMPT PKGNAME PKGPATH TREE PREFIX PKGDB KIT MAKE DISTDIR MAKE_JOBS BOOTSTRAP \
 USERGROUP_PHASE USE_DESTDIR BUILD_USER SANDBOX SLOTS TIME_LIMIT STAGE_TIME_LIMIT LOG_LIMIT \
-SEARCH_PATH"
+SEARCH_PATH \
+KIND ENUMERATE CACHE SCAN_TIME_LIMIT OUTPUT_LIMIT"
 
 # read_job FILE: sets J_*; fails with WHY.
 read_job() {
-    for _rj in $JOB_NAMES VARIABLE REQUIRE DISTFILE; do
+    for _rj in $JOB_NAMES VARIABLE REQUIRE DISTFILE SCAN; do
         eval "J_$_rj="
     done
     _rj_seen=' '
@@ -38,6 +39,7 @@ job_line() {
     VARIABLE) J_VARIABLE="$J_VARIABLE$VALUE$NL" && return ;;
     REQUIRE) J_REQUIRE="$J_REQUIRE$VALUE$NL" && return ;;
     DISTFILE) J_DISTFILE="$J_DISTFILE$VALUE$NL" && return ;;
+    SCAN) J_SCAN="$J_SCAN$VALUE$NL" && return ;;
     esac
     WHY="unknown name '$_jl_name'"
     case " $JOB_NAMES " in
@@ -78,7 +80,7 @@ check_job() {
     case $J_LOG_LIMIT in
     *[!0-9]*) return 1 ;;
     esac
-    check_names && check_requirements && check_distfiles && check_sandbox
+    check_kind && check_requirements && check_distfiles && check_sandbox
 }
 
 # valid_pkgname NAME: names no option, no directory, and no other file.
@@ -89,16 +91,59 @@ valid_pkgname() {
     [ "${#1}" -le 200 ]
 }
 
+# valid_pkgpath TEXT: category/package.
+valid_pkgpath() {
+    case $1 in
+    */*/* | /* | */ | [-.]* | */[.-]* | *[!A-Za-z0-9_.+/-]*) return 1 ;;
+    */*) return 0 ;;
+    esac
+    return 1
+}
+
+# check_kind: what a build, or a scan, has for itself; fails with WHY.
+check_kind() {
+    : "${J_KIND:=build}"
+    case $J_KIND in
+    build)
+        WHY="PKGNAME is not one: '$J_PKGNAME'"
+        valid_pkgname "$J_PKGNAME" || return 1
+        WHY="PKGPATH is not category/package: '$J_PKGPATH'"
+        valid_pkgpath "$J_PKGPATH" || return 1
+        ;;
+    scan) check_scan || return 1 ;;
+    *)
+        WHY="unknown KIND '$J_KIND'; known are build and scan"
+        return 1
+        ;;
+    esac
+    check_names
+}
+
+# check_scan: fails with WHY.
+check_scan() {
+    for _cs in SCAN_TIME_LIMIT OUTPUT_LIMIT; do
+        eval "_cs_value=\$J_$_cs"
+        WHY="$_cs is not a number from 1 to 999999999: '$_cs_value'"
+        valid_number "$_cs_value" && [ "$_cs_value" -gt 0 ] || return 1
+    done
+    WHY="CACHE is not a name: '$J_CACHE'"
+    valid_attempt "$J_CACHE" || return 1
+    WHY="a scan has either ENUMERATE='yes' or SCAN"
+    case $J_ENUMERATE in
+    yes) [ -z "$J_SCAN" ] && return || return 1 ;;
+    ?*) return 1 ;;
+    esac
+    [ -n "$J_SCAN" ] || return 1
+    while IFS= read -r _cs; do
+        WHY="a SCAN is not category/package: '$_cs'"
+        [ -z "$_cs" ] || valid_pkgpath "$_cs" || return 1
+    done <<SCANS
+$J_SCAN
+SCANS
+}
+
 # check_names: the names that end up in commands and paths; fails with WHY.
 check_names() {
-    WHY="PKGNAME is not one: '$J_PKGNAME'"
-    valid_pkgname "$J_PKGNAME" || return 1
-    WHY="PKGPATH is not category/package: '$J_PKGPATH'"
-    case $J_PKGPATH in
-    */*/* | /* | */ | [-.]* | */[.-]* | *[!A-Za-z0-9_.+/-]*) return 1 ;;
-    */*) ;;
-    *) return 1 ;;
-    esac
     WHY="BUILD_USER is not a user's name: '$J_BUILD_USER'"
     case $J_BUILD_USER in
     -* | *[!A-Za-z0-9_-]*) return 1 ;;
