@@ -352,6 +352,16 @@ class Readers:
         number = self._paths.find(path)
         return number in self._of_file or number in self._sets_with
 
+    def count(self, path: str) -> int:
+        """How many pkgpaths read a file, or a few more: one with several sets counts often."""
+        number = self._paths.find(path)
+        sets = self._sets_with.get(number, ())
+        return len(self._of_file.get(number, ())) + sum(len(self._of_set[s]) for s in sets)
+
+    def knows(self, pkgpath: int) -> bool:
+        """Whether it is known what a pkgpath reads."""
+        return pkgpath in self._packed
+
     def files(self, pkgpath: int) -> set[str]:
         """The paths that a pkgpath reads."""
         packed = self._packed.get(pkgpath, b"")
