@@ -22,6 +22,9 @@ DeclareMissing = Callable[[str, list[str]], Awaitable[None]]
 #: How long pkg_summary.gz may be behind All, and how long nothing must have changed, seconds.
 SUMMARY_LATEST = 30.0
 SUMMARY_QUIET = 2.0
+#: How often all files are looked for, and how often all of them are read, seconds.
+CHECK_SECONDS = 3600.0
+READ_SECONDS = 7 * 86400.0
 #: Below this the disk counts as full, bytes.
 LEAST_FREE = 32 * 2**20
 
@@ -37,7 +40,8 @@ class Archive:
         self._locks: dict[str, asyncio.Lock] = {}
         self._due: dict[str, tuple[float, float]] = {}  # first and last change, loop time
         self._unpublished: dict[str, tuple[str, Known]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._checks: dict[str, tuple[float, float]] = {}  # when to look for all, and to read all
+        self._tasks: set[asyncio.Task[object]] = set()
 
     def opened(self) -> dict[str, Repository]:
         """Repositories that are open, by profile."""
@@ -62,6 +66,8 @@ class Archive:
             self._changed(profile)
         if not found.checked:
             self._begin(self._scrub(profile, repository, records))
+        now = asyncio.get_running_loop().time()
+        self._checks[profile] = (now + CHECK_SECONDS, now + READ_SECONDS)
         return repository
 
     def _say(self, profile: str, found: Reconciled) -> None:
@@ -76,15 +82,50 @@ class Archive:
                 found.removed,
             )
 
-    def _begin(self, work: Awaitable[None]) -> None:
+    def _begin(self, work: Awaitable[object]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _scrub(self, profile: str, repository: Repository, records: list[Known]) -> None:
-        """Reads every file once after a start, one at a time: a disk may have spoilt some."""
+    def _begin_checks(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for profile, (look_at, read_at) in list(self._checks.items()):
+            if now < look_at:
+                continue
+            read = now >= read_at
+            self._checks[profile] = (now + CHECK_SECONDS, now + READ_SECONDS if read else read_at)
+            self._begin(self.check(profile, read))
+
+    async def check(self, profile: str, read: bool = False) -> int:
+        """Compares a repository with what is recorded, while everything goes on.
+
+        Tells clusterdep what is gone, or of the wrong size, and with `read` what is damaged;
+        makes visible what should be. Returns how many files were gone or damaged.
+        """
+        repository = self._open[profile]
+        try:
+            records = await self._listed(profile)
+            gone = await asyncio.to_thread(repository.absent, records)
+            for sha256 in gone:
+                repository.forget(sha256)
+            for known in await asyncio.to_thread(repository.unseen, records):
+                await self.publish(profile, known)
+        except (OSError, Fault) as error:
+            log.warning("the repository of %s was not checked: %s", profile, error)
+            return 0
+        if gone:
+            log.warning("%d files of the repository of %s are gone", len(gone), profile)
+            self._changed(profile)
+            await self.missing(profile, gone)
+        bad = await self._scrub(profile, repository, records) if read else 0
+        return len(gone) + bad
+
+    async def _scrub(self, profile: str, repository: Repository, records: list[Known]) -> int:
+        """Reads every file, one at a time: a disk may have spoilt some. Returns how many."""
         bad: list[str] = []
         for known in records:
+            if not known.own:
+                continue
             try:
                 found = await asyncio.to_thread(repository.damaged, [known])
             except OSError as error:
@@ -97,6 +138,7 @@ class Archive:
         if bad:
             self._changed(profile)
             await self.missing(profile, bad)
+        return len(bad)
 
     async def missing(self, profile: str, sha256s: list[str]) -> None:
         """Tells clusterdep that files are gone; it may be away, then the next start finds them."""
@@ -127,7 +169,12 @@ class Archive:
         self._due[profile] = (first, now)
 
     async def settle(self, everything: bool = False) -> None:
-        """Writes what summaries are due, or `everything` that is behind. Raises OSError."""
+        """Writes what summaries are due, or `everything` that is behind. Raises OSError.
+
+        Begins the checks that are due, too.
+        """
+        if not everything:
+            self._begin_checks()
         for profile, known in list(self._unpublished.values()):
             await self.publish(profile, known)
         now = asyncio.get_running_loop().time()

@@ -116,7 +116,7 @@ async def serve(
         engines = engines_of(settings, trees)
         address = settings.clusterdep_address
         async with client.connect(address) as channel, contextlib.AsyncExitStack() as stack:
-            exchange = Exchange(channel, address)
+            exchange = Exchange(channel, address, name=settings.name)
             archive = Archive(
                 settings.state / "packages", exchange.list_artifacts, exchange.declare_missing
             )

@@ -43,8 +43,13 @@ class Exchange:
         channel: grpc.aio.Channel,
         address: str,
         jitter: Callable[[], float] = random.random,
+        name: str = "",
     ) -> None:
-        """`jitter` gives numbers from 0 to 1, so that many dispatchers do not call at once."""
+        """`jitter` gives numbers from 0 to 1, so that many dispatchers do not call at once.
+
+        `name` is the dispatcher's: artifacts of others are not missed here.
+        """
+        self._name = name
         self.connection = Connection(address)
         self._work = rpc.WorkStub(channel)
         self._query = rpc.QueryStub(channel)
@@ -60,13 +65,15 @@ class Exchange:
         request = pb.ListArtifactsRequest(profile=profile)
         try:
             stream = self._query.ListArtifacts(request, timeout=QUESTION_SECONDS)
-            return [known_of(record) async for record in stream]
+            return [known_of(record, self._name) async for record in stream]
         except grpc.RpcError as error:
             raise self._fault(error) from error
 
     async def declare_missing(self, profile: str, sha256s: list[str]) -> None:
         """Artifacts of a profile that are not here; raises Fault."""
-        request = pb.DeclareArtifactsRequest(profile=profile, missing=sha256s)
+        request = pb.DeclareArtifactsRequest(
+            profile=profile, missing=sha256s, dispatcher=self._name
+        )
         try:
             await self._feed.DeclareArtifacts(request, timeout=QUESTION_SECONDS)
         except grpc.RpcError as error:

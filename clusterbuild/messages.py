@@ -97,7 +97,7 @@ def requirements_of(grant: pb.Grant, repository: Repository) -> tuple[RequiredFi
     for needed in grant.requirements:
         suffix = needed.suffix or ".tgz"
         path = repository.path_of(needed.sha256, suffix)
-        if not path.is_file():
+        if not path.is_file() or path.stat().st_size != needed.size:
             raise MissingRequirementError(NoRequirement(needed.pkgname, needed.sha256))
         files.append(
             RequiredFile(needed.pkgname, path, needed.sha256, needed.size, suffix, needed.direct)
@@ -205,8 +205,8 @@ def artifact_of(known: Known) -> pb.Artifact:
     )
 
 
-def known_of(record: pb.ArtifactRecord) -> Known:
-    """An artifact that clusterdep has recorded."""
+def known_of(record: pb.ArtifactRecord, dispatcher: str = "") -> Known:
+    """An artifact that clusterdep has recorded, as `dispatcher` sees it."""
     artifact = record.artifact
     return Known(
         pkgname=artifact.pkgname,
@@ -218,4 +218,5 @@ def known_of(record: pb.ArtifactRecord) -> Known:
         content_digest=artifact.content_digest,
         current=record.current,
         built=record.built,
+        own=record.dispatcher in ("", dispatcher),
     )

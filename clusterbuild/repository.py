@@ -63,6 +63,8 @@ class Known:
     content_digest: str = ""
     current: bool = True
     built: float = 0.0
+    #: Whether it should be here, and not in the repository of another dispatcher.
+    own: bool = True
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,29 @@ class Repository:
         path.replace(self.path_of(known.sha256, known.suffix))
         sync_directory(self.pool)
         return known
+
+    def adopt(
+        self, source: Path, pkgname: str, package: tuple[str, str], link: bool = False
+    ) -> Known:
+        """Keeps a copy of a package file that was not built here, or a hard link to it.
+
+        Raises PackageFileError if it is not whole or another package, OSError if it cannot
+        be read or kept.
+        """
+        name = f"adopted-{pkgname}"
+        path = self.incoming(name)
+        try:
+            if link:
+                path.unlink(missing_ok=True)
+                path.hardlink_to(source)
+            else:
+                shutil.copyfile(source, path)
+            suffix = source.name.removeprefix(pkgname)
+            expected = Expected(pkgname, sha256_of(path), path.stat().st_size, suffix)
+            return self.keep(name, expected, package)
+        except OSError:
+            self.discard(name)
+            raise
 
     def discard(self, attempt: str) -> None:
         """Removes what was fetched for an attempt, if it is there."""
@@ -237,8 +262,9 @@ class Repository:
         """
         moment = time.time() if now is None else now
         every = [known for known in records if _plausible(known)]
-        missing = {known.sha256 for known in every if not self._is_here(known)}
-        whole = [known for known in every if known.sha256 not in missing]
+        absent = {known.sha256 for known in every if not self._is_here(known)}
+        missing = {known.sha256 for known in every if known.own} & absent
+        whole = [known for known in every if known.sha256 not in absent]
         checked = sum(known.size for known in whole) <= CHECK_AT_ONCE
         if checked:
             missing.update(self.damaged(whole))
@@ -257,6 +283,18 @@ class Repository:
             )
             sync_directory(self.all)
         return Reconciled(tuple(sorted(missing)), linked, unlinked, removed, checked)
+
+    def absent(self, records: Iterable[Known]) -> list[str]:
+        """The sha256 of those files that should be here and are not, or are of another size."""
+        own = [known for known in records if known.own and _plausible(known)]
+        return [known.sha256 for known in own if not self._is_here(known)]
+
+    def unseen(self, records: Iterable[Known]) -> list[Known]:
+        """Those that are current and here, and not in All."""
+        with self._lock:
+            shown = {known.sha256 for known in self._visible.values()}
+        current = [k for k in records if k.current and k.sha256 not in shown and _plausible(k)]
+        return [known for known in current if self._is_here(known)]
 
     def damaged(self, records: Iterable[Known]) -> list[str]:
         """The sha256 of those files that are not what they are named; reads all of them.

@@ -134,6 +134,40 @@ async def test_large_repositories_are_read_in_the_background(
     assert "bar-1.0" not in summary(other)
 
 
+async def test_a_repository_is_checked_while_everything_goes_on(archive, sample, dep, monkeypatch):
+    good, gone, cut, other = [
+        await keep(archive, sample, name) for name in ("foo-1.0", "bar-1.0", "qux-1.0", "zip-1.0")
+    ]
+    for known in (good, gone, cut):
+        await archive.publish("test", known)
+    dep.known = [good, gone, cut, replace(other, sha256="0" * 64, own=False)]
+    repo = await archive.repository("test")
+    repo.path_of(gone.sha256, ".tgz").unlink()
+    with repo.path_of(cut.sha256, ".tgz").open("ab") as file:
+        file.write(b"x")
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
+    archive._checks["test"] = (0.0, asyncio.get_running_loop().time() + 1000)
+    await archive.settle()
+    await until(lambda: sorted(dep.missing) == sorted([gone.sha256, cut.sha256]))
+    assert [known.pkgname for known in repo.visible()] == ["foo-1.0"]
+
+
+async def test_all_files_are_read_now_and_then(archive, sample, dep):
+    known = await keep(archive, sample)
+    repo = await archive.repository("test")
+    dep.known = [known]
+    assert await archive.check("test", read=True) == 0
+    assert [shown.pkgname for shown in repo.visible()] == ["foo-1.0"]  # recorded, not yet seen
+    with repo.path_of(known.sha256, ".tgz").open("r+b") as file:
+        file.write(b"x")
+    assert await archive.check("test") == 0
+    assert await archive.check("test", read=True) == 1
+    assert dep.missing == [known.sha256]
+    assert repo.visible() == []
+    dep.away = True
+    assert await archive.check("test", read=True) == 0
+
+
 async def test_trouble(archive, tmp_path, monkeypatch):
     assert archive.trouble() == ""
     assert list(archive.root.iterdir()) == []

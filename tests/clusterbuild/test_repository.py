@@ -259,3 +259,50 @@ class TestAfterAKill:
         hostile = [replace(known, pkgname="../../x-1"), replace(known, sha256="../" * 22)]
         found = repo.reconcile(hostile)
         assert (found.missing, found.linked) == ((), 0)
+
+
+def test_files_of_another_dispatcher_are_not_missed(repo, sample):
+    known = kept(repo, sample())
+    other = replace(known, pkgname="bar-1.0", sha256="0" * 64, package=("x/bar", ""), own=False)
+    assert repo.reconcile([known, other]).missing == ()
+    assert repo.absent([known, other]) == []
+    assert repo.absent([replace(other, own=True)]) == ["0" * 64]
+    # What is here is shown, whoever built it: a dispatcher may have been given another name.
+    assert repo.reconcile([replace(known, own=False)]).unlinked == 0
+    assert names(repo.all) == ["foo-1.0.tgz"]
+
+
+def test_what_became_shorter_is_absent(repo, sample):
+    known = published(repo, sample())
+    assert repo.absent([known]) == []
+    os.truncate(repo.path_of(known.sha256, ".tgz"), known.size - 1)
+    assert repo.absent([known]) == [known.sha256]
+    repo.forget(known.sha256)
+    assert names(repo.all) == []
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_from_elsewhere_is_adopted(repo, sample, tmp_path, link):
+    source = sample().write(tmp_path / "foo-1.0.tgz")
+    known = repo.adopt(source, "foo-1.0", FOO, link)
+    assert (known.pkgname, known.suffix, known.package) == ("foo-1.0", ".tgz", FOO)
+    assert repo.path_of(known.sha256, ".tgz").samefile(source) == link
+    assert names(repo.pool) == [f"{known.sha256}.tgz"]
+    assert repo.adopt(source, "foo-1.0", FOO, link).sha256 == known.sha256
+    assert repo.unseen([known]) == [known]
+    repo.publish(known)
+    assert repo.unseen([known, replace(known, sha256="0" * 64)]) == []
+
+
+def test_what_is_not_whole_is_not_adopted(repo, sample, tmp_path):
+    source = sample().write(tmp_path / "foo-1.0.tgz")
+    with pytest.raises(PackageFileError, match=r"it is foo-1\.0, and bar-1\.0 was asked for"):
+        repo.adopt(source.rename(tmp_path / "bar-1.0.tgz"), "bar-1.0", FOO)
+    source = sample().write(tmp_path / "foo-1.0.tgz")
+    os.truncate(source, source.stat().st_size - 30)
+    with pytest.raises(PackageFileError, match="not a whole archive"):
+        repo.adopt(source, "foo-1.0", FOO)
+    with pytest.raises(FileNotFoundError):
+        repo.adopt(tmp_path / "none-1.0.tgz", "none-1.0", FOO)
+    assert names(repo.pool) == []
+    assert source.exists()
