@@ -63,6 +63,7 @@ async def _scan(caller: Caller, args: argparse.Namespace) -> int:
             make=profile.make,
             jobs=args.jobs,
             time_limit=args.time_limit,
+            seen_as=profile.tree,
         ) as scanner:
             run = _Run(caller, args, scanner)
             await run.all(args.revision or await asyncio.to_thread(_revision, scanner.tree, prefix))

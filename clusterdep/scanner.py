@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
-import re
 import shutil
 import tempfile
 from collections import deque
@@ -21,20 +19,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from clusterdep import bounded
+from clusterdep.api import scanned
 from clusterdep.core.inputs import files_digest
 from clusterdep.core.scanindex import Record, Refusal, Splitter, is_pkgpath, read
 from clusterdep.core.tokens import parse_token
 
-#: Seconds that one make may take. Without an option cache some take minutes.
-TIME_LIMIT = 900.0
-#: Bytes that one make may print, so that it fits into a message.
-MOST_OUTPUT = 15 << 20
-#: Bytes of an error that are kept.
-LONGEST_ERROR = 64 << 10
-
 _SYSTEM_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
-_DIRECTORY = re.compile(r"(?!\.{1,2}$)[\w.+][\w.+-]*", re.ASCII)
-_RECORD_LINE = re.compile(rb"[A-Z_]+=")
 
 _T = TypeVar("_T")
 
@@ -90,17 +80,20 @@ class Scanner:
         make: str = "",
         path: str = "",
         jobs: int = 0,
-        time_limit: float = TIME_LIMIT,
+        time_limit: float = scanned.TIME_LIMIT,
+        seen_as: str = "",
     ) -> None:
         """Raises ScannerError if there is no such tree or no make.
 
         `prefix` has the tools of the bootstrap kit: its bin/bmake is used if there is
         one, else `make`, else bmake; its etc/mk.conf is MAKECONF. `path` replaces the
-        search path. `jobs` run at once, as many as there are cores if it is 0.
+        search path. `jobs` run at once, as many as there are cores if it is 0. `seen_as` is
+        where results say that the tree is, if it is a copy.
         """
         self.tree = _directory(tree)
+        self._seen_as = seen_as or str(self.tree)
         self.jobs = jobs or _cores()
-        self._limits = bounded.Limits(time_limit, MOST_OUTPUT)
+        self._limits = bounded.Limits(time_limit, scanned.MOST_OUTPUT)
         tools = f"{prefix}/bin:{prefix}/sbin:" if prefix else ""
         self._environment = {"LC_ALL": "C", "PATH": path or tools + _SYSTEM_PATH}
         if prefix and (prefix / "etc/mk.conf").exists():
@@ -150,13 +143,13 @@ class Scanner:
         ended = await self._list(self.tree)
         if ended.fault:
             raise ScannerError(f"{self.tree}: {_error(ended)}", os.EX_DATAERR)
-        categories, wrong = _words(ended.out)
+        categories, wrong = scanned.subdirectories(ended.out)
         if not categories:
             raise ScannerError(
                 f"{self.tree}: make show-subdir-var names no category; is it a pkgsrc tree?",
                 os.EX_DATAERR,
             )
-        problems = [Problem(str(self.tree), f"SUBDIR has {word}") for word in wrong]
+        problems = [Problem(str(self.tree), why) for why in wrong]
         return await self._gather(categories, problems)
 
     async def enumerate_named(self, names: Iterable[str]) -> Enumeration:
@@ -178,15 +171,13 @@ class Scanner:
         """The pkgpaths that a category has, or the pkgpath that it is."""
         if is_pkgpath(os.fsencode(name)):
             return [name], []
-        if not _DIRECTORY.fullmatch(name):
+        if not scanned.is_directory_name(name):
             return [], [Problem(name, "it is neither a category nor category/package")]
         ended = await self._list(self.tree / name)
         if ended.fault:
             return [], [Problem(name, _error(ended))]
-        words, wrong = _words(ended.out)
-        return [f"{name}/{word}" for word in words], [
-            Problem(name, f"SUBDIR has {word}") for word in wrong
-        ]
+        words, wrong = scanned.subdirectories(ended.out)
+        return [f"{name}/{word}" for word in words], [Problem(name, why) for why in wrong]
 
     async def _list(self, directory: Path) -> bounded.Ended:
         return await self._run(directory, "show-subdir-var", "VARNAME=SUBDIR")
@@ -236,17 +227,16 @@ class Scanner:
         return await asyncio.to_thread(self._judge, pkgpath, ended)
 
     def _judge(self, pkgpath: str, ended: bounded.Ended) -> tuple[ScanResult, list[str]]:
-        fault = ended.fault
         records: list[Record] = []
-        if not fault and b"\0" in ended.out:
-            fault = "make pbulk-index printed a NUL byte"
+        fault = ended.fault or scanned.flaw(ended.out)
         if not fault:
             records, fault = _records(pkgpath, ended.out)
         if fault:
             error = _error(replace(ended, fault=fault))
             return ScanResult(pkgpath, b"", error, ended.seconds, ""), []
-        included = {word for record in records for word in record.scan_depends.split()}
-        files = self._inputs(pkgpath, included)
+        read = scanned.included(ended.out)
+        own = _files(self.tree / pkgpath)
+        files = scanned.inputs(pkgpath, own, read, self._seen_as, self._digest_for(pkgpath))
         named = [parse_token(token) for record in records for token in record.depends]
         return (
             ScanResult(pkgpath, ended.out, "", ended.seconds, files_digest(files), files),
@@ -255,28 +245,17 @@ class Scanner:
 
     # --- what a build reads
 
-    def _inputs(self, pkgpath: str, included: Iterable[bytes]) -> dict[str, str]:
-        """Digests of all files in the package directory, and of those that its makefiles
-        include from elsewhere in the tree, but not from its mk directory; by path."""
-        own = {
-            f"{pkgpath}/{name}": _content(self.tree / pkgpath / name)
-            for name in _files(self.tree / pkgpath)
-        }
-        others: dict[str, str] = {}
-        for word in included:
-            name = self._elsewhere(pkgpath, os.fsdecode(word))
-            if name:
-                if name not in self._digests:
-                    self._digests[name] = _content(self.tree / name)
-                others[name] = self._digests[name]
-        return {**others, **own}
+    def _digest_for(self, pkgpath: str) -> Callable[[str], str]:
+        """Digests files of the tree; what is not the package's own may be read for others, too."""
 
-    def _elsewhere(self, pkgpath: str, word: str) -> str:
-        """Of a word of SCAN_DEPENDS: its path below the tree, if it counts as another's file."""
-        top = f"{self.tree}/"
-        path = os.path.normpath(f"{top}{pkgpath}/{word}" if word[:1] != "/" else word)
-        name = path.removeprefix(top)
-        return "" if name == path or name.startswith(("mk/", f"{pkgpath}/")) else name
+        def digest(name: str) -> str:
+            if name.startswith(f"{pkgpath}/"):
+                return scanned.content(self.tree / name)
+            if name not in self._digests:
+                self._digests[name] = scanned.content(self.tree / name)
+            return self._digests[name]
+
+        return digest
 
     async def _run(self, directory: Path, *words: str) -> bounded.Ended:
         """Runs make there; raises ScannerError if it can not be started at all."""
@@ -287,16 +266,15 @@ class Scanner:
         except OSError as error:
             raise ScannerError(f"{self._make}: {error.strerror}", os.EX_OSERR) from error
         fault = f"make {' '.join(words)}: {ended.fault}" if ended.fault else ""
-        return replace(ended, fault=fault)
+        out, said = (
+            scanned.relocated(text, str(self.tree), self._seen_as)
+            for text in (ended.out, ended.said)
+        )
+        return replace(ended, fault=fault, out=out, said=said)
 
 
 def _error(ended: bounded.Ended) -> str:
-    """The fault, and under it what make said; of its output only what belongs to no record."""
-    lines = ended.out[-4096:].splitlines()
-    stray = b"\n".join(line for line in lines if line and not _RECORD_LINE.match(line))
-    said = b"\n".join(text.strip() for text in (ended.said, stray) if text.strip())
-    text = said.decode(errors="backslashreplace")
-    return f"{ended.fault}\n{text}".strip()[:LONGEST_ERROR]
+    return scanned.error_text(ended.fault, ended.out, ended.said)
 
 
 def _directory(tree: Path) -> Path:
@@ -316,18 +294,6 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _words(out: bytes) -> tuple[list[str], list[str]]:
-    """Of a SUBDIR list (the directory names, each once; the words that are none)."""
-    words = dict.fromkeys(out.decode(errors="backslashreplace").split())
-    good = [word for word in words if _DIRECTORY.fullmatch(word)]
-    wrong = [
-        f"{word[:100]}, which is not the name of a directory in it"
-        for word in words
-        if not _DIRECTORY.fullmatch(word)
-    ]
-    return good, wrong
 
 
 def _records(pkgpath: str, out: bytes) -> tuple[list[Record], str]:
@@ -351,28 +317,7 @@ def _files(directory: Path) -> Iterator[str]:
             for entry in entries:
                 name = below + entry.name
                 if entry.is_dir(follow_symlinks=False):
-                    if not _foreign_directory(entry.name):
+                    if not scanned.is_foreign_directory(entry.name):
                         waiting.append(f"{name}/")
-                elif not _foreign_file(entry.name):
+                elif not scanned.is_foreign_file(entry.name):
                     yield name
-
-
-def _foreign_directory(name: str) -> bool:
-    return name in ("CVS", ".git", ".hg", ".svn", "work") or name.startswith("work.")
-
-
-def _foreign_file(name: str) -> bool:
-    return name == ".git" or name.startswith(".#") or name.endswith(("~", ".orig", ".rej"))
-
-
-def _content(path: Path) -> str:
-    """Digest of a file; of a link that leads to no file where it leads; or that there is none."""
-    try:
-        if path.is_symlink() and not path.is_file():
-            return f"-> {path.readlink()}"
-        if not path.is_file():  # a pipe, a socket: nothing that could be read
-            return "no file"
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        return f"unreadable: {error.strerror}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from clusterdep import scanner as module
+from clusterdep.api import scanned
 from clusterdep.core.inputs import files_digest
 from clusterdep.scanner import Enumeration, Problem, Scanner, ScannerError, ScanResult
 
@@ -229,7 +229,7 @@ async def test_what_make_only_warns_of_is_no_failure(tree: Path, put: Put) -> No
 async def test_what_make_says_is_kept_within_bounds(tree: Path, put: Put) -> None:
     script(put, "a/loud", "yes error | head -c 1000000 >&2; echo last words >&2; exit 1")
     error = (await scan_one(tree, "a/loud")).error
-    assert len(error) <= module.LONGEST_ERROR
+    assert len(error) <= scanned.LONGEST_ERROR
     assert error.count("error") > 5000
     odd = script(put, "a/odd", "printf '\\351\\n' >&2; exit 1")
     assert "\\xe9" in (await scan_one(tree, odd)).error
@@ -238,7 +238,7 @@ async def test_what_make_says_is_kept_within_bounds(tree: Path, put: Put) -> Non
 async def test_output_without_end_is_ended(
     tree: Path, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST_OUTPUT", 100_000)
+    monkeypatch.setattr(scanned, "MOST_OUTPUT", 100_000)
     script(put, "a/endless", "RECORD; yes")
     error = (await scan_one(tree, "a/endless")).error
     assert "it was ended because it printed more than 100000 bytes" in error
@@ -485,3 +485,14 @@ async def test_what_is_broken_in_the_example_tree_is_isolated() -> None:
         results = [result async for result in scanner.scan(found.pkgpaths, follow=True)]
     assert [result.pkgpath for result in results if result.error] == ["broken/scan-error"]
     assert len(results) > len(found.pkgpaths)  # what they need from elsewhere
+
+
+async def test_a_copy_of_the_tree_is_seen_as_the_tree(tree: Path, put: Put) -> None:
+    package(put, "cat/foo", 'RESTRICTED=\t${.CURDIR}\n.include "${.CURDIR}/../bar/other.mk"\n')
+    put("cat/bar/other.mk", "A=b\n")
+    with Scanner(tree, seen_as="/usr/pkgsrc") as scanner:
+        [result] = [result async for result in scanner.scan(["cat/foo"])]
+    assert b"RESTRICTED=/usr/pkgsrc/cat/foo\n" in result.records
+    assert b"/usr/pkgsrc/cat/foo/../bar/other.mk" in result.records
+    assert set(result.inputs) == {"cat/foo/Makefile", "cat/bar/other.mk"}
+    assert str(tree).encode() not in result.records
