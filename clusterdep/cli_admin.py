@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from clusterdep import config
+from clusterdep.api import client
+from clusterdep.api.serving import only_one
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.cli_call import DEADLINE, Caller, ask, print_json
+from clusterdep.store.restoring import restore
 
 #: Checking and copying a large database may take this long, seconds.
 LONG = 3600.0
@@ -58,11 +63,23 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     retry = add(commands, "retry", _retry, "try failed packages again")
     retry.add_argument("profile", metavar="PROFILE")
     retry.add_argument("packages", metavar="PACKAGE", nargs="*", help="none: all that failed")
-    database = commands.add_parser("db", help="check or copy the database of the running daemon")
+    database = commands.add_parser(
+        "db", help="check, copy, compact the database of the running daemon; restore a copy"
+    )
     verbs = database.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add(verbs, "check", _db_check, "compare the file with its rules and memory with a recount")
     backup = add(verbs, "backup", _db_backup, "copy the database, whole and consistent")
     backup.add_argument("file", metavar="FILE", help="must not exist yet")
+    add(verbs, "compact", _db_compact, "give free pages back to the file system")
+    restore = verbs.add_parser(
+        "restore",
+        help="put a copy in the place of the database; the daemon must not run",
+        description="Puts a copy that 'db backup' made in the place of the database, after "
+        "looking at it in full. The old database is kept beside it. The daemon must not run.",
+        parents=[common],
+    )
+    restore.add_argument("file", metavar="FILE")
+    restore.set_defaults(run=_db_restore)
 
 
 async def _profile_list(caller: Caller, args: argparse.Namespace) -> int:
@@ -122,4 +139,24 @@ async def _db_backup(caller: Caller, args: argparse.Namespace) -> int:
     answer = await caller.admin.Backup(request, timeout=LONG)
     if args.json:
         print_json(answer)
+    return os.EX_OK
+
+
+async def _db_compact(caller: Caller, args: argparse.Namespace) -> int:
+    answer = await caller.admin.Compact(pb.CompactRequest(), timeout=LONG)
+    if args.json:
+        print_json(answer)
+    else:
+        print(f"{answer.before} bytes before, {answer.after} after")
+    return os.EX_OK
+
+
+def _db_restore(args: argparse.Namespace) -> int:
+    state = Path(args.state) if args.state else client.default_state("clusterdep")
+    settings = config.Settings(state=state.absolute())
+    with only_one(settings.state, "clusterdep"):
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        kept = restore(Path(args.file), settings.database, time.time(), stamp)
+    if kept is not None:
+        print(f"clusterdep: the old database is kept as {kept}", file=sys.stderr)
     return os.EX_OK

@@ -188,6 +188,8 @@ def _print_summary(summary: pb.SummaryResponse) -> None:
     ]
     if rows:
         print_table([("  ", "selected", "needed", "all"), *rows], ("", "", "", ""))
+    if summary.unwritable:
+        print(f"  nothing can be recorded: {summary.unwritable}; it goes on when there is room")
     for entry in summary.missing_selection:
         print(f"  selection: nothing is called {entry}")
     for failure in summary.failures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import time
@@ -25,17 +26,19 @@ from clusterdep.orders import Orders
 from clusterdep.questions import Questions
 from clusterdep.service import AdminService, FeedService, QueryService, WorkService
 from clusterdep.store.database import Store
+from clusterdep.upkeep import Retention, Upkeep
 from clusterdep.work import Work
 
 log = logging.getLogger("clusterdep.daemon")
 
 #: How long calls under way may take when the daemon stops, seconds.
 GRACE = 3.0
-HOUR = 3600.0
 SECOND = 1.0
 SERVICES = tuple(
     pb.DESCRIPTOR.services_by_name[name].full_name for name in ("Feed", "Work", "Query", "Admin")
 )
+#: Of these, and of all together, health says that they do not serve while the disk is full.
+WRITING = ("", *(name for name in SERVICES if not name.endswith(".Query")))
 
 
 async def serve(path: Path | None, settings: config.Settings) -> None:
@@ -47,16 +50,20 @@ async def serve(path: Path | None, settings: config.Settings) -> None:
         work = Work(ledger, settings.renew_seconds, lambda: uuid.uuid4().hex)
         orders = Orders(ledger)
         questions = Questions(ledger, work)
+        upkeep = Upkeep(ledger, Retention(settings.event_days, settings.event_count))
         apply_profiles(orders, settings)
         if settings.metrics:
             stack.callback(Metrics(ledger, questions).serve(settings.metrics))
-        server = _server(ledger, work, orders, questions)
-        async with listening(server, settings.address, settings.state, SERVICES, GRACE):
+        server = _server(ledger, work, orders, questions, upkeep)
+        async with listening(server, settings.address, settings.state, SERVICES, GRACE) as health:
             log.info("serving at %s, database %s", settings.address, settings.database)
+            upkeep.on_writable = functools.partial(health.say, WRITING)
+            looking_after = asyncio.create_task(upkeep.run())
             try:
-                await _run(ledger, work, settings, _on_signals(path, orders))
+                await _run(ledger, work, _on_signals(path, orders))
             finally:
                 log.info("stopping")
+                looking_after.cancel()
                 work.stop()
 
 
@@ -73,12 +80,14 @@ def apply_profiles(orders: Orders, settings: config.Settings) -> None:
         )
 
 
-def _server(ledger: Ledger, work: Work, orders: Orders, questions: Questions) -> grpc.aio.Server:
+def _server(
+    ledger: Ledger, work: Work, orders: Orders, questions: Questions, upkeep: Upkeep
+) -> grpc.aio.Server:
     server = grpc.aio.server(interceptors=(FaultInterceptor(),), options=client.SERVER_OPTIONS)
     rpc.add_FeedServicer_to_server(FeedService(Feed(ledger), orders), server)
     rpc.add_WorkServicer_to_server(WorkService(work), server)
     rpc.add_QueryServicer_to_server(QueryService(questions), server)
-    rpc.add_AdminServicer_to_server(AdminService(ledger, orders), server)
+    rpc.add_AdminServicer_to_server(AdminService(orders, upkeep), server)
     return server
 
 
@@ -102,21 +111,16 @@ def _on_signals(path: Path | None, orders: Orders) -> asyncio.Event:
     return stopped
 
 
-async def _run(
-    ledger: Ledger, work: Work, settings: config.Settings, stopped: asyncio.Event
-) -> None:
-    """Ends leases when their time is over, and forgets old events, until stopped."""
-    prune_at = 0.0
+async def _run(ledger: Ledger, work: Work, stopped: asyncio.Event) -> None:
+    """Ends leases when their time is over, until stopped."""
     while not stopped.is_set():
-        now = time.time()
         try:
-            work.attempts.expire()
-            if now >= prune_at:
-                ledger.prune_events(settings.event_days, settings.event_count)
-                prune_at = now + HOUR
+            if not ledger.store.stopped:
+                work.attempts.expire()
         except Fault as fault:
-            log.error("%s", fault)
+            if not ledger.store.stopped:  # that was said already
+                log.error("%s", fault)
         due = ledger.leases.next_expiry()
-        left = SECOND if due is None else min(SECOND, max(0.05, due - now))
+        left = SECOND if due is None else min(SECOND, max(0.05, due - time.time()))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), left)

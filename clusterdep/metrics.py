@@ -69,7 +69,24 @@ class Metrics(Collector):
             "Events recorded since the database was made",
             self._questions.last_event(),
         )
-        return [packages, needed, leases, ready, failures, events]
+        return [packages, needed, leases, ready, failures, events, *self._file()]
+
+    def _file(self) -> Iterable[Metric]:
+        """What is to be said of the database file."""
+        store = self._ledger.store
+        size, free = store.sizes()
+        yield GaugeMetricFamily(
+            "clusterdep_writable", "0 while the disk is full", int(not store.stopped)
+        )
+        yield GaugeMetricFamily(
+            "clusterdep_database_bytes", "The database and its write-ahead log", size
+        )
+        yield GaugeMetricFamily(
+            "clusterdep_database_free_bytes", "Of these, what db compact would give back", free
+        )
+        yield GaugeMetricFamily(
+            "clusterdep_disk_free_bytes", "Room on the database's file system", store.room()
+        )
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: names are not checked against other collectors, there are none."""

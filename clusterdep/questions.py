@@ -66,6 +66,7 @@ class Questions:
             idle=catalog.profile.complete and not leases and not startable,
             last_event=self.last_event(),
             missing_selection=catalog.missing_selection,
+            unwritable=self.ledger.store.stopped,
         )
         for status in Status:
             if every[status]:

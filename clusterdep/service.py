@@ -12,10 +12,10 @@ from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.api.v1 import clusterdep_pb2_grpc as rpc
 from clusterdep.feed import Feed
-from clusterdep.ledger import Ledger
 from clusterdep.orders import Orders
 from clusterdep.questions import Questions
 from clusterdep.render import evidence_message
+from clusterdep.upkeep import Upkeep
 from clusterdep.work import Work
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -126,9 +126,9 @@ class QueryService(rpc.QueryServicer):
 class AdminService(rpc.AdminServicer):
     """Orders."""
 
-    def __init__(self, ledger: Ledger, orders: Orders) -> None:
-        self._ledger = ledger
+    def __init__(self, orders: Orders, upkeep: Upkeep) -> None:
         self._orders = orders
+        self._upkeep = upkeep
 
     async def PutProfile(self, request: pb.PutProfileRequest, context: Context) -> pb.Profile:
         return self._orders.put_profile(request.profile)
@@ -142,11 +142,15 @@ class AdminService(rpc.AdminServicer):
     async def CheckDatabase(
         self, request: pb.CheckDatabaseRequest, context: Context
     ) -> pb.CheckDatabaseResponse:
-        findings = self._ledger.check()
+        findings = await self._upkeep.check()
         return pb.CheckDatabaseResponse(sound=not findings, findings=findings)
 
     async def Backup(self, request: pb.BackupRequest, context: Context) -> pb.BackupResponse:
         path = Path(request.path)
         if not path.is_absolute():
             raise Fault(Kind.DATA, f"the backup's path '{request.path}' is not absolute")
-        return pb.BackupResponse(size=self._ledger.store.backup(path))
+        return pb.BackupResponse(size=await self._upkeep.backup(path))
+
+    async def Compact(self, request: pb.CompactRequest, context: Context) -> pb.CompactResponse:
+        before, after = await self._upkeep.compact()
+        return pb.CompactResponse(before=before, after=after)

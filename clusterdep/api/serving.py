@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import fcntl
@@ -9,7 +10,7 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,27 @@ def only_one(state: Path, name: str) -> Iterator[None]:
 # -- the socket --------------------------------------------------------------------------
 
 
+class Health:
+    """What the health service says of each service; an empty name is all of them together."""
+
+    def __init__(self, checks: health.aio.HealthServicer) -> None:
+        self._checks = checks
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def say(self, services: Iterable[str], serving: bool) -> None:
+        """From now on these serve, or do not."""
+        answer = health_pb2.HealthCheckResponse
+        status = answer.SERVING if serving else answer.NOT_SERVING
+        for name in services:
+            task = asyncio.get_running_loop().create_task(self._checks.set(name, status))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+
 @contextlib.asynccontextmanager
 async def listening(
     server: grpc.aio.Server, address: str, state: Path, services: Sequence[str], grace: float
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Health]:
     """Serves at `address` (unix:PATH) for as long as the block lasts, health and reflection too.
 
     `services` are full names; calls under way may take `grace` seconds at the end. Raises
@@ -83,7 +101,7 @@ async def listening(
     for name in ("", *services):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
-        yield
+        yield Health(checks)
     finally:
         await server.stop(grace)
         _unlink(path)

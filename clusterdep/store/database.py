@@ -2,7 +2,9 @@
 
 There is one writer, the daemon's event loop: what is decided, written and applied
 happens without anybody seeing a state in between. Everything a client is told is
-done was committed with synchronous=FULL before it was told.
+done was committed with synchronous=FULL before it was told. What takes long and
+only reads has a connection of its own, in a thread of its own: it sees the file as it
+was when it began, and neither waits for the writer nor makes it wait.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import errno
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -21,10 +23,13 @@ from typing import Any
 import sqlite_utils
 
 from clusterdep.api.errors import Fault, Kind
-from clusterdep.store.schema import migrations
+from clusterdep.store import copying, faults, migrating
 
 Row = sqlite3.Row
 Values = Sequence[Any] | Mapping[str, Any]
+
+#: After the disk was full, writing goes on when there is so much room again, bytes.
+ROOM = 4 << 20
 
 
 @cache
@@ -37,90 +42,13 @@ def statements() -> dict[str, str]:
     }
 
 
-class Store:
-    """An open database file. Not for several threads at once."""
+class Reader:
+    """Queries by name over one connection. Not for several threads at once."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens or makes the file at `path` and brings its schema up to date.
-
-        Raises Fault if the directory cannot be written, the file is no database of
-        ours, is damaged, or comes from a newer version.
-        """
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
-        self._connection = _open(path)
-        try:
-            self._prepare()
-        except sqlite3.DatabaseError as error:
-            self._connection.close()
-            raise _fault(error, path) from error
-
-    def _prepare(self) -> None:
-        connection = self._connection
+        self._connection = connection
         connection.row_factory = sqlite3.Row
-        for pragma in (
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "foreign_keys = ON",
-            "busy_timeout = 5000",
-            "cache_size = -32768",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-        if tables and migrations.migrations_table not in tables:
-            raise Fault(
-                Kind.DATA,
-                f"{self.path} is a database, but not one of clusterdep",
-                "name another state directory",
-            )
-        database = sqlite_utils.Database(connection)
-        # On an empty database every migration we have is pending.
-        ours = {m.name for m in migrations.pending(sqlite_utils.Database(memory=True))}
-        newer = sorted({m.name for m in migrations.applied(database)} - ours)
-        if newer:
-            raise Fault(
-                Kind.DATA,
-                f"{self.path} was written by a newer clusterdep (it has {', '.join(newer)})",
-                "install that version, or restore a backup",
-            )
-        migrations.apply(database)
-        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise Fault(
-                Kind.DATA,
-                f"{self.path} is damaged: {verdict}",
-                "restore a backup: copy it over the file while the daemon is stopped",
-            )
-
-    def close(self) -> None:
-        """Closes the file; the write-ahead log is folded into it."""
-        self._connection.close()
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing. Raises Fault UNAVAILABLE if it cannot be written: nothing was."""
-        connection = self._connection
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            yield
-            connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            self._rollback()
-            raise _fault(error, self.path) from error
-        except BaseException:
-            self._rollback()
-            raise
-
-    def _rollback(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-
-    def run(self, name: str, values: Values = ()) -> int:
-        """Executes the statement `name`; returns how many rows it changed."""
-        return self._connection.execute(statements()[name], values).rowcount
-
-    def run_many(self, name: str, rows: Iterable[Values]) -> None:
-        """Executes the statement `name` for each of `rows`."""
-        self._connection.executemany(statements()[name], rows)
 
     def rows(self, name: str, values: Values = ()) -> Iterator[Row]:
         """Rows of the query `name`."""
@@ -131,11 +59,6 @@ class Store:
         found: Row | None = self._connection.execute(statements()[name], values).fetchone()
         return found
 
-    @property
-    def utils(self) -> sqlite_utils.Database:
-        """The same connection as a sqlite-utils database, for tables by name."""
-        return sqlite_utils.Database(self._connection)
-
     def check(self) -> list[str]:
         """What a full check of the file finds wrong; empty if nothing."""
         findings = [str(row[0]) for row in self._connection.execute("PRAGMA integrity_check(20)")]
@@ -144,28 +67,158 @@ class Store:
             findings.append(f"table {row[0]}, row {row[1]}: refers to a row of {row[2]} not there")
         return findings
 
-    def backup(self, target: Path) -> int:
-        """Copies the database to `target`, whole and consistent; returns its size, bytes.
+    def interrupt(self) -> None:
+        """Ends what runs on this connection in another thread."""
+        self._connection.interrupt()
 
-        Raises Fault if the file exists or cannot be written.
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()
+
+
+class Store(Reader):
+    """An open database file, and the only writer of it."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens or makes the file at `path` and brings its schema up to date.
+
+        Raises Fault if the directory cannot be written, the file is no database of
+        ours, is damaged, or comes from a newer version.
         """
-        if target.exists():
-            raise Fault(Kind.EXISTS, f"{target} exists", "name a file that does not")
-        partial = target.with_name(target.name + ".partial")
+        super().__init__(path, _open(path))
+        #: Why nothing can be written now; empty if it can.
+        self.stopped = ""
+        #: Told when writing stops or goes on.
+        self.on_change: Callable[[], None] = lambda: None
         try:
-            partial.unlink(missing_ok=True)
-            with contextlib.closing(sqlite3.connect(partial)) as copy:
-                self._connection.backup(copy)
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.rename(target)
-        except (OSError, sqlite3.Error) as error:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise Fault(
-                Kind.CANNOT_CREATE, f"the backup {target} cannot be written: {error}"
-            ) from error
-        return target.stat().st_size
+            self._prepare()
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise faults.fault(error, path) from error
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self) -> None:
+        connection = self._connection
+        fresh = migrating.is_empty(connection)
+        if fresh:  # can only be chosen before there is a table
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "busy_timeout = 5000",
+            "cache_size = -32768",
+            "journal_size_limit = 16777216",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        if not fresh:
+            migrating.check(connection, self.path)
+            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise faults.damaged(self.path, verdict)
+        migrating.migrate(connection, self.path)
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing. Raises Fault UNAVAILABLE if it cannot be written: nothing was."""
+        with self._writing():
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
+            self._connection.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Rolls back what did not come to its end, and says why as a Fault."""
+        if self.stopped and self.room() < ROOM:
+            raise faults.full(self.path, self.stopped)
+        try:
+            yield
+        except sqlite3.Error as error:
+            self._rollback()
+            if faults.no_room(error):
+                self._stop(str(error))
+            raise faults.fault(error, self.path) from error
+        except BaseException:
+            self._rollback()
+            raise
+        self._stop("")
+
+    def _rollback(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _stop(self, why: str) -> None:
+        """Writing stopped because of `why`, or goes on if it is empty."""
+        changed = bool(why) != bool(self.stopped)
+        self.stopped = why
+        if changed:
+            self.on_change()
+
+    def room(self) -> int:
+        """Bytes that are free on the file system for this user."""
+        there = os.statvfs(self.path.parent)
+        return there.f_bavail * there.f_frsize
+
+    def run(self, name: str, values: Values = ()) -> int:
+        """Executes the statement `name`; returns how many rows it changed."""
+        return self._connection.execute(statements()[name], values).rowcount
+
+    def run_many(self, name: str, rows: Iterable[Values]) -> None:
+        """Executes the statement `name` for each of `rows`."""
+        self._connection.executemany(statements()[name], rows)
+
+    @property
+    def utils(self) -> sqlite_utils.Database:
+        """The same connection as a sqlite-utils database, for tables by name."""
+        return sqlite_utils.Database(self._connection)
+
+    def reader(self) -> Reader:
+        """A connection that sees the file as it is at this moment. The caller closes it.
+
+        For use in another thread, one at a time.
+        """
+        try:
+            connection = copying.open_to_read(self.path)
+            connection.execute("BEGIN")
+            connection.execute("SELECT 1 FROM profile LIMIT 1").fetchone()
+        except sqlite3.Error as error:
+            raise faults.fault(error, self.path) from error
+        return Reader(self.path, connection)
+
+    def checkpoint(self, *, truncate: bool = False) -> None:
+        """Folds the write-ahead log into the file, on a connection of its own: for any thread.
+
+        The writer waits at most for what was written meanwhile. With `truncate` the
+        log is empty afterwards, unless somebody reads.
+        """
+        with contextlib.closing(_open(self.path)) as connection:
+            connection.execute("PRAGMA busy_timeout = 200")
+            for mode in ("PASSIVE", "TRUNCATE") if truncate else ("PASSIVE",):
+                connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of the file and its write-ahead log, and bytes in it that are free."""
+        wal = self.path.with_name(self.path.name + "-wal")
+        size = sum(p.stat().st_size for p in (self.path, wal) if p.exists())
+        free, page = (
+            int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("freelist_count", "page_size")
+        )
+        return size, free * page
+
+    def give_back(self, pages: int) -> int:
+        """Moves at most `pages` pages to the end of the file and cuts them off.
+
+        Returns how many free pages are left. Raises Fault as `transaction` does.
+        """
+        with self._writing():
+            # A script, because `execute` would do one step of it, which is one page.
+            self._connection.executescript(
+                f"BEGIN IMMEDIATE; PRAGMA incremental_vacuum({pages}); COMMIT"
+            )
+        return int(self._connection.execute("PRAGMA freelist_count").fetchone()[0])
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -180,33 +233,3 @@ def _open(path: Path) -> sqlite3.Connection:
             f"the database {path} cannot be opened: {why}",
             "make its directory writable for this user, or name another with --state DIR",
         ) from error
-
-
-def _fault(error: sqlite3.DatabaseError, path: Path) -> Fault:
-    """What an error of SQLite means for a person."""
-    text = str(error)
-    if "full" in text or "disk I/O" in text:
-        return Fault(
-            Kind.UNAVAILABLE,
-            f"the database {path} cannot be written: {text}",
-            "free some space on its file system; nothing that was acknowledged is lost",
-        )
-    if "locked" in text:
-        return Fault(
-            Kind.UNAVAILABLE,
-            f"the database {path} is locked by another program",
-            "end the program that writes to it",
-        )
-    if "readonly" in text or "unable to open" in text:
-        return Fault(
-            Kind.CANNOT_CREATE,
-            f"the database {path} cannot be written: {text}",
-            "make it and its directory writable for this user",
-        )
-    if "not a database" in text or "malformed" in text:
-        return Fault(
-            Kind.DATA,
-            f"{path} is damaged or no database: {text}",
-            "restore a backup: copy it over the file while the daemon is stopped",
-        )
-    return Fault(Kind.INTERNAL, f"the database {path}: {text}")

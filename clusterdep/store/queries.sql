@@ -189,10 +189,14 @@ WHERE sequence > ? AND (? = '' OR profile = ?) ORDER BY sequence LIMIT ?;
 SELECT coalesce((SELECT min(sequence) FROM event), 0),
     coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0);
 
--- prune_events_by_age: Forgets events older than a time.
-DELETE FROM event WHERE time < ?;
+-- events_to_prune: The last event that is too old, or one too many.
+SELECT max(sequence) FROM (
+    SELECT * FROM (SELECT sequence FROM event WHERE time < :before ORDER BY time DESC LIMIT 1)
+    UNION ALL
+    SELECT * FROM (SELECT sequence FROM event ORDER BY sequence DESC LIMIT 1 OFFSET :most)
+) HAVING max(sequence) IS NOT NULL;
 
--- prune_events_by_count: Forgets all events up to a sequence number.
+-- prune_events: Forgets all events up to a sequence number.
 DELETE FROM event WHERE sequence <= ?;
 
 -- history: Attempts of a profile or of one package, newest first.

@@ -1,0 +1,163 @@
+"""Looking after the file and the ledger while everything goes on.
+
+Nothing here holds the event loop for long: what only reads runs in a thread, on a
+connection that sees the file as it was at one moment; what writes is cut into pieces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from clusterdep.api.errors import Fault
+from clusterdep.ledger import Ledger
+from clusterdep.store import copying
+from clusterdep.store.database import Row
+
+log = logging.getLogger("clusterdep.upkeep")
+
+SECOND = 1.0
+HOUR = 3600.0
+DAY = 86400.0
+#: Pages of the file that are given back at a time: some milliseconds.
+PAGES = 100
+#: Events that are forgotten at a time.
+EVENTS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long what is kept."""
+
+    event_days: float
+    event_count: int
+
+
+class Upkeep:
+    """What the daemon does for itself, and checks, copies and compacts by order."""
+
+    def __init__(self, ledger: Ledger, retention: Retention) -> None:
+        #: Told when the disk is full (False), and when there is room again.
+        self.on_writable: Callable[[bool], None] = lambda writable: None
+        self._ledger = ledger
+        self._store = ledger.store
+        self._retention = retention
+        self._one = asyncio.Lock()
+        self._stopped_at = 0.0
+        self._prune_at = 0.0
+        self._store.on_change = self._changed
+
+    # ---- a full disk
+
+    def _changed(self) -> None:
+        """Writing stopped, or goes on. Comes from within a transaction: writes nothing."""
+        if self._store.stopped:
+            self._stopped_at = self._stopped_at or self._ledger.clock()
+            log.error(
+                "nothing can be written to %s: %s; it goes on when there is room",
+                self._store.path,
+                self._store.stopped,
+            )
+        else:
+            log.warning("%s can be written again", self._store.path)
+            # Nobody could renew what had to be written: that time does not count.
+            now = self._ledger.clock()
+            for lease in list(self._ledger.leases):
+                self._ledger.leases.renew(lease.attempt, now)
+        self.on_writable(not self._store.stopped)
+
+    def _note_the_full_disk(self) -> None:
+        """Writes the event of it as soon as it can be: that is how the first try is made."""
+        seconds = self._ledger.clock() - self._stopped_at
+        with self._ledger.transaction():
+            self._ledger.event(
+                "",
+                "disk-full",
+                str(self._store.path),
+                f"nothing could be written for {seconds:.0f} s; nothing acknowledged is lost",
+                seconds=round(seconds, 3),
+            )
+        self._stopped_at = 0.0
+
+    # ---- by itself
+
+    async def run(self) -> None:
+        """Does what is due, for ever."""
+        while True:
+            await self.tick()
+            await asyncio.sleep(SECOND)
+
+    async def tick(self) -> None:
+        """Does what is due now."""
+        try:
+            if self._stopped_at:
+                self._note_the_full_disk()
+            now = self._ledger.clock()
+            if now >= self._prune_at:
+                self._prune_at = now + HOUR
+                await self._prune_events()
+        except Fault as fault:
+            if not self._store.stopped:
+                log.error("%s", fault)
+
+    async def _prune_events(self) -> None:
+        """Forgets events that are too old, or too many, some at a time."""
+        before = self._ledger.clock() - self._retention.event_days * DAY
+        values = {"before": before, "most": self._retention.event_count}
+        bounds = self._store.row("event_bounds")
+        up_to = await self._ask("events_to_prune", values)
+        first = int(bounds[0]) if bounds else 0
+        while up_to and first <= int(up_to[0][0]):
+            first = self._forget_events(first, int(up_to[0][0]))
+            await asyncio.sleep(0)
+
+    async def _ask(self, query: str, values: Mapping[str, object]) -> list[Row]:
+        """The rows of a query that takes long, read in a thread."""
+        reader = self._store.reader()
+        try:
+            return await asyncio.to_thread(lambda: list(reader.rows(query, values)))
+        finally:
+            reader.close()
+
+    def _forget_events(self, first: int, up_to: int) -> int:
+        """Forgets some events from `first` on; returns the oldest that is left."""
+        with self._store.transaction():
+            self._store.run("prune_events", (min(first + EVENTS, up_to),))
+        bounds = self._store.row("event_bounds")
+        return int(bounds[0]) if bounds and bounds[0] else up_to + 1
+
+    # ---- by order
+
+    async def check(self) -> list[str]:
+        """What is wrong with the file, and where memory differs from it; empty if nothing."""
+        reader = self._store.reader()
+        try:
+            findings = await asyncio.to_thread(reader.check)
+        except asyncio.CancelledError:
+            reader.interrupt()
+            raise
+        finally:
+            reader.close()
+        # What a damaged file says can not be folded.
+        return findings or self._ledger.check()
+
+    async def backup(self, target: Path) -> int:
+        """Copies the database to `target`, whole and consistent; returns its size, bytes."""
+        async with self._one:
+            return await asyncio.to_thread(copying.copy, self._store.path, target)
+
+    async def compact(self) -> tuple[int, int]:
+        """Gives free pages back to the file system; returns bytes before and after."""
+        async with self._one:
+            before, _ = self._store.sizes()
+            await asyncio.to_thread(self._store.checkpoint)
+            left = self._store.give_back(PAGES)
+            while left:
+                await asyncio.sleep(0)
+                left = self._store.give_back(PAGES)
+            await asyncio.to_thread(self._store.checkpoint, truncate=True)
+            after, _ = self._store.sizes()
+            return before, after
