@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import grpc
 
-from clusterbuild import cli_query
+from clusterbuild import cli_import, cli_query
 from clusterdep.api.errors import Fault, fault_of
 
 PROGRAM = "clusterbuild"
@@ -66,6 +66,7 @@ def parser() -> Parser:
     _add_serve(commands, common)
     _add_run(commands, common)
     cli_query.add_commands(commands, common)
+    cli_import.add_commands(commands, common)
     return top
 
 

@@ -25,6 +25,7 @@ from clusterbuild.engines import Engine
 from clusterbuild.engines.local import local_engine
 from clusterbuild.engines.ssh import SshEngine
 from clusterbuild.exchange import Exchange
+from clusterbuild.importing import Importer
 from clusterbuild.keeper import Keeper
 from clusterbuild.log_reader import LogReader
 from clusterbuild.logs import LogTree
@@ -208,7 +209,8 @@ async def _served(
     """The gRPC server, for as long as the block lasts."""
     server = grpc.aio.server(interceptors=(FaultInterceptor(),), options=client.SERVER_OPTIONS)
     rpc.add_StatusServicer_to_server(StatusService(dispatcher, exchange.connection), server)
-    rpc.add_ControlServicer_to_server(ControlService(dispatcher), server)
+    importer = Importer(dispatcher.archive, exchange)
+    rpc.add_ControlServicer_to_server(ControlService(dispatcher, importer), server)
     reader = LogReader(dispatcher, dispatcher.engines, dispatcher.logs)
     rpc.add_LogsServicer_to_server(LogsService(reader), server)
     async with listening(server, settings.address, settings.state, SERVICES, GRACE):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import grpc
 
 from clusterbuild.dispatcher import Dispatcher
-from clusterbuild.messages import known_of
+from clusterbuild.messages import artifact_of, known_of
 from clusterbuild.repository import Known
 from clusterbuild.rules import Connection
 from clusterdep.api.errors import Fault, fault_of
@@ -33,6 +33,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 IDLE_PAUSE = 1.0
 #: How long a question may take, seconds.
 QUESTION_SECONDS = 60.0
+TAKE_OVER_SECONDS = 600.0
 
 
 class Exchange:
@@ -78,6 +79,36 @@ class Exchange:
             await self._feed.DeclareArtifacts(request, timeout=QUESTION_SECONDS)
         except grpc.RpcError as error:
             raise self._fault(error) from error
+
+    # -- what an import asks ---------------------------------------------------
+
+    async def packages(self, profile: str) -> dict[str, tuple[str, str]]:
+        """(pkgpath, variant) of a profile's packages by pkgname: the first stands. Raises Fault."""
+        request = pb.ListPackagesRequest(profile=profile)
+        found: dict[str, tuple[str, str]] = {}
+        try:
+            async for package in self._query.ListPackages(request, timeout=QUESTION_SECONDS):
+                found.setdefault(package.pkgname, (package.pkgpath, package.variant))
+        except grpc.RpcError as error:
+            raise self._fault(error) from error
+        return found
+
+    async def take_over(self, profile: str, by: str, kept: list[Known]) -> pb.TakeOverResponse:
+        """Has artifacts recorded that somebody else built and that are kept here; raises Fault."""
+        header = pb.TakeOverHeader(profile=profile, by=by, dispatcher=self._name)
+
+        def parts() -> Iterator[pb.TakeOverRequest]:
+            yield pb.TakeOverRequest(header=header)
+            for known in kept:
+                yield pb.TakeOverRequest(artifact=artifact_of(known))
+            yield pb.TakeOverRequest(end=pb.TakeOverEnd())
+
+        try:
+            call = self._feed.TakeOver(parts(), timeout=TAKE_OVER_SECONDS)
+            answer: pb.TakeOverResponse = await call
+        except grpc.RpcError as error:
+            raise self._fault(error) from error
+        return answer
 
     def _fault(self, error: grpc.RpcError) -> Fault:
         return fault_of(error, self.connection.address, "clusterdep")

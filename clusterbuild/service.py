@@ -13,6 +13,7 @@ from clusterbuild.attempt import Attempt
 from clusterbuild.core.job import Phase
 from clusterbuild.dispatcher import Dispatcher
 from clusterbuild.engines import HostFacts
+from clusterbuild.importing import Importer
 from clusterbuild.log_reader import LogReader
 from clusterbuild.rules import Connection
 
@@ -88,8 +89,9 @@ def _job(attempt: Attempt) -> pb.Job:
 class ControlService(rpc.ControlServicer):
     """Orders to the dispatcher."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, importer: Importer) -> None:
         self._dispatcher = dispatcher
+        self._importer = importer
 
     async def Stop(self, request: pb.StopRequest, context: Context) -> pb.StopResponse:
         return pb.StopResponse(running=self._dispatcher.stop(request.now))
@@ -97,6 +99,12 @@ class ControlService(rpc.ControlServicer):
     async def Resume(self, request: pb.ResumeRequest, context: Context) -> pb.ResumeResponse:
         self._dispatcher.resume()
         return pb.ResumeResponse()
+
+    async def Import(
+        self, request: pb.ImportRequest, context: Context
+    ) -> AsyncIterator[pb.ImportResponse]:
+        async for answer in self._importer.run(request):
+            yield answer
 
 
 class LogsService(rpc.LogsServicer):

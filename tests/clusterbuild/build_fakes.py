@@ -239,6 +239,8 @@ class FakeClusterdep(rpc.WorkServicer, rpc.QueryServicer, rpc.FeedServicer):
         self.open: list[pb.Grant] = []
         self.leases: dict[str, pb.Grant] = {}
         self.artifacts: dict[str, pb.ArtifactRecord] = {}
+        self.packages: list[str] = []
+        self.taken_over: list[pb.TakeOverHeader] = []
         self.requests: list[pb.ExchangeRequest] = []
         self.results: list[pb.Result] = []
         self.verdict: dict[str, int] = {}  # for an attempt, else ACCEPTED
@@ -351,6 +353,28 @@ class FakeClusterdep(rpc.WorkServicer, rpc.QueryServicer, rpc.FeedServicer):
         for sha256 in request.missing:
             self.artifacts.pop(sha256, None)
         return pb.DeclareArtifactsResponse(forgotten=len(request.missing))
+
+    async def ListPackages(self, request, context):
+        for pkgname in self.packages:
+            yield pb.Package(pkgname=pkgname, pkgpath=f"devel/{pkgname.rpartition('-')[0]}")
+
+    async def TakeOver(self, stream, context):
+        answer = pb.TakeOverResponse()
+        async for part in stream:
+            kind = part.WhichOneof("part")
+            if kind == "header":
+                header = part.header
+            elif kind == "artifact":
+                answer.artifacts += 1
+                record = pb.ArtifactRecord(
+                    artifact=part.artifact,
+                    pkgpath=f"devel/{part.artifact.pkgname.rpartition('-')[0]}",
+                    current=True,
+                    dispatcher=header.dispatcher,
+                )
+                self.artifacts[part.artifact.sha256] = record
+        self.taken_over.append(header)
+        return answer
 
     @asynccontextmanager
     async def at(self, path):

@@ -61,5 +61,6 @@ def test_every_metric():
 
 def test_every_command_has_help():
     text = cli.parser().format_help()
-    for command in ["serve", "run", "status", "hosts", "jobs", "log", "report", "stop", "resume"]:
+    for command in ["serve", "run", "status", "hosts", "jobs", "log", "report", "stop", "resume",
+                    "import"]:  # fmt: skip
         assert re.search(rf"^    {command}\b", text, re.M), command
