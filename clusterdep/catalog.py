@@ -1,143 +1,108 @@
 """The facts of one profile in memory, and what follows from them.
 
 Everything here can be made anew from the database: `load` folds the stored facts.
+Afterwards it is told of each change when that was committed.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.core import dewey, inputs, predict
 from clusterdep.core.graph import Graph, State
 from clusterdep.core.leases import Lease, Leases
-from clusterdep.core.schedule import Job, Platform, ReadyQueue
+from clusterdep.core.levels import Levels
+from clusterdep.core.need import Need
+from clusterdep.core.schedule import Job, ReadyQueue
+from clusterdep.core.selection import Selection
 from clusterdep.core.status import Failure, Status, judge, own_verdict, status_of
+from clusterdep.facts import Artifact, Change, Entry, Pkgpath, Profile, runtime_patterns
 from clusterdep.store.database import Row, Store
 
 
-@dataclass(slots=True)
-class Entry:
-    """A package and its record, without the long texts."""
+class Counts(NamedTuple):
+    """How many packages there are of each status."""
 
-    id: int
-    pkgpath: str
-    variant: str
-    pkgname: str
-    skip_reason: str
-    fail_reason: str  # its own, or what the last scan of its pkgpath said
-    duplicate: bool
-    weight: int
-    digest: bytes
-    inputs_digest: str
-    fence: int
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """The newest artifact of a package."""
-
-    pkgname: str
-    sha256: str
-    size: int
-    suffix: str
-    content_digest: str
-    input_key: str
-    built_at: float
-    attempt: str
-    runtime: tuple[bytes, ...]  # the patterns it needs when it runs
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """A row of the table profile, and its selection."""
-
-    id: int
-    name: str
-    tree: str
-    prefix: str
-    pkgdb: str
-    kit: str
-    make: str
-    opsys: str
-    os_version: str
-    machine_arch: str
-    distdir: str
-    policy: str
-    parent: str
-    toolchain: str
-    revision: str
-    resolver: str
-    follow: str
-    follow_seconds: float
-    followed: str
-    scans: str
-    complete: bool
-    selection: tuple[str, ...]
-
-    @property
-    def platform(self) -> Platform:
-        """What its packages are for."""
-        return Platform(self.opsys, self.os_version, self.machine_arch)
+    every: Counter[Status]
+    needed: Counter[Status]
+    selected: Counter[Status]
 
 
 class Catalog:
-    """One profile: packages in scan order, their graph, what is selected, what is ready.
+    """One profile: packages, their graph, what is selected, what is ready.
 
-    Packages are indexes 0…n-1 in scan order; `index` maps database ids to them.
+    Packages are integers that stay theirs as long as the package exists; `index` maps
+    database ids to them.
     """
 
-    def __init__(self, profile: Profile, store: Store, leases: Leases) -> None:
+    def __init__(self, profile: Profile, leases: Leases) -> None:
+        """Empty; see `load`."""
         self.profile = profile
         self._leases = leases
-        self.entries = [_entry(row) for row in store.rows("records", (profile.id,))]
-        self.index = {entry.id: i for i, entry in enumerate(self.entries)}
-        self.scan_failures = {
-            str(row["path"]): str(row["error"])
-            for row in store.rows("pkgpaths", (profile.id,))
-            if row["error"]
-        }
-        self.pkgpaths = {entry.pkgpath for entry in self.entries} | set(self.scan_failures)
+        self.entries: dict[int, Entry] = {}
+        self.index: dict[int, int] = {}
+        self.paths: dict[str, Pkgpath] = {}
+        self.by_name: dict[str, list[int]] = {}
+        self.by_base: dict[str, list[int]] = {}
         self.artifacts: dict[int, Artifact] = {}
         self.failures: dict[int, Failure] = {}
         self.keys: dict[int, str] = {}
-        self._load_artifacts(store)
-        self._load_failures(store)
-        self._predict(store)
+        self.expected: dict[int, float] = {}
         #: What nothing matches, for packages that ask for such.
         self.problems: dict[int, str] = {}
-        requires = self._load_requirements(store)
-        own = [
-            own_verdict(e.skip_reason, e.fail_reason, e.duplicate, i in self.problems)
-            for i, e in enumerate(self.entries)
-        ]
-        self.ready = ReadyQueue(self._urgency)
-        self.levels: list[float] = []
-        self.needed: set[int] = set()
-        self.selected: set[int] = set()
-        self.missing_selection: list[str] = []
-        self.requires = [tuple(dict.fromkeys(needed)) for needed in requires]
-        self.graph = Graph(self.requires, own, self._judge, self._changed)
-        self.select(profile.selection)
+        self.held: set[int] = set()
+        #: While a large change is worked off, in steps, nothing is granted.
+        self.settling = False
+        self._unknown = predict.unknown({})
+        self._free: list[int] = []
+        self._removed: list[int] = []  # they become free when what follows is settled
+        self._in_order: list[int] | None = None
+        self._tally: Counter[tuple[State, bool, bool]] = Counter()
+        self.graph = Graph(self._judge, self._changed)
+        self.needed = Need(self.graph, self._needed_changed)
+        self._levels = Levels(self.graph, self._counts, self._cost)
+        self._ready = ReadyQueue(self._urgency)
+        self._selection = Selection(profile.selection)
 
     # ---- facts from the database
+
+    @classmethod
+    def load(cls, profile: Profile, store: Store, leases: Leases) -> Catalog:
+        """The catalog of a profile from what is stored."""
+        catalog = cls(profile, leases)
+        change = Change(profile)
+        for row in store.rows("pkgpaths", (profile.id,)):
+            change.paths.append(Pkgpath(*row))
+        places = {place.id: place for place in change.paths}
+        for row in store.rows("records", (profile.id,)):
+            change.records.append(_entry(row, places[row["pkgpath_id"]]))
+        requires: dict[int, list[int]] = {entry.id: [] for entry in change.records}
+        # What is stored of an unsettled profile is not to be trusted, see Feed.recover.
+        for package_id, required_id in store.rows("requirement_ids", (profile.id,)):
+            if not profile.unsettled:
+                requires[package_id].append(required_id)
+        problems: dict[int, str] = {}
+        for row in store.rows("unresolved", (profile.id,)):
+            text = row["problem"] or f"no package matches {row['pattern']}"
+            known = problems.get(row["package_id"])
+            problems[row["package_id"]] = f"{known}; {text}" if known else text
+        change.requirements = {p: (needed, problems.get(p, "")) for p, needed in requires.items()}
+        catalog._take_in(change)
+        catalog._load_artifacts(store)
+        catalog._load_failures(store)
+        catalog._load_history(store)
+        for _ in catalog._settle(change):
+            pass
+        return catalog
 
     def _load_artifacts(self, store: Store) -> None:
         for row in store.rows("artifacts", (self.profile.id,)):
             package = self.index.get(row["package_id"])
             if package is not None:
-                self.artifacts[package] = Artifact(
-                    row["pkgname"],
-                    row["sha256"],
-                    row["size"],
-                    row["suffix"],
-                    row["content_digest"],
-                    row["input_key"],
-                    row["built_at"],
-                    row["attempt_id"] or "",
-                    runtime_patterns(row["summary"]),
-                )
+                self.artifacts[package] = artifact_of(row)
 
     def _load_failures(self, store: Store) -> None:
         for row in store.rows("ended_attempts", (self.profile.id,)):
@@ -145,19 +110,7 @@ class Catalog:
             if package is not None:
                 self.note_attempt(package, row)
 
-    def _load_requirements(self, store: Store) -> list[list[int]]:
-        requires: list[list[int]] = [[] for _ in self.entries]
-        index = self.index
-        for package_id, required_id in store.rows("requirement_ids", (self.profile.id,)):
-            requires[index[package_id]].append(index[required_id])
-        for row in store.rows("unresolved", (self.profile.id,)):
-            package = index[row["package_id"]]
-            text = row["problem"] or f"no package matches {row['pattern']}"
-            known = self.problems.get(package)
-            self.problems[package] = f"{known}; {text}" if known else text
-        return requires
-
-    def _predict(self, store: Store) -> None:
+    def _load_history(self, store: Store) -> None:
         history = (
             (self.index[row["package_id"]], float(row["seconds"]))
             for row in store.rows("stage_totals", (self.profile.id,))
@@ -166,18 +119,148 @@ class Catalog:
         self.expected = predict.learn(history)
         self._unknown = predict.unknown(self.expected)
 
+    # ---- a delivery
+
+    def apply(self, change: Change) -> Iterator[None]:
+        """Takes in what a delivery changed, after it was committed.
+
+        May be paused at each yield; until the end nothing should be granted.
+        """
+        self._take_in(change)
+        yield
+        yield from self._settle(change)
+
+    def _take_in(self, change: Change) -> None:
+        """The facts; what follows from them is left to `_settle`."""
+        self.profile = change.profile
+        self._in_order = None
+        for place in change.paths:
+            known = self.paths.get(place.path)
+            if known is not None:
+                place.packages = known.packages
+                for package in known.packages:
+                    self.entries[package].place = place
+            self.paths[place.path] = place
+        for path, position in change.positions.items():
+            self.paths[path].position = position
+        for package_id in change.dropped:
+            self._remove(self.index[package_id])
+        for entry in change.records:
+            self._enter(entry, change)
+        for path in change.dropped_paths:
+            self.paths.pop(path, None)
+
+    def _enter(self, entry: Entry, change: Change) -> None:
+        """A record that is new, or has changed."""
+        known = self.index.get(entry.id)
+        if known is None:
+            package = self._new(entry)
+            if entry.id in change.artifacts:
+                self.artifacts[package] = change.artifacts[entry.id]
+            for row in change.attempts.get(entry.id, ()):
+                self.note_attempt(package, row)
+        else:
+            package = known
+            before = self.entries[package]
+            self._unname(package, before)
+            entry.fence, entry.held = before.fence, before.held
+            self.entries[package] = entry
+        self.by_name.setdefault(entry.pkgname, []).append(package)
+        self.by_base.setdefault(entry.pkgbase, []).append(package)
+
+    def _new(self, entry: Entry) -> int:
+        """A number for a package that has none."""
+        package = self._free.pop() if self._free else len(self.entries)
+        self.entries[package] = entry
+        self.index[entry.id] = package
+        entry.place.packages.append(package)
+        if entry.held is not None:
+            self.held.add(package)
+        return package
+
+    def _unname(self, package: int, entry: Entry) -> None:
+        for names, name in ((self.by_name, entry.pkgname), (self.by_base, entry.pkgbase)):
+            names[name].remove(package)
+            if not names[name]:
+                del names[name]
+
+    def _remove(self, package: int) -> None:
+        """The tree has the package no more; its number is free when that was worked off."""
+        entry = self.entries[package]
+        self._unname(package, entry)
+        entry.place.packages.remove(package)
+        del self.index[entry.id]
+        self.needed.keep(package)
+        self._select(package, False)
+        self.graph.drop(package)
+        for facts in (self.artifacts, self.failures, self.keys, self.expected, self.problems):
+            facts.pop(package, None)
+        self.held.discard(package)
+        self._removed.append(package)
+
+    def _settle(self, change: Change) -> Iterator[None]:
+        """What follows from a change that was taken in."""
+        touched = {self.index[entry.id] for entry in change.records}
+        for package_id, (needed, problem) in change.requirements.items():
+            package = self.index[package_id]
+            touched.add(package)
+            self.needed.keep(package)
+            for other in self.graph.requires_of(package):
+                self._levels.mark(other)
+            if problem:
+                self.problems[package] = problem
+            else:
+                self.problems.pop(package, None)
+            requires = tuple(self.index[other] for other in needed)
+            self.graph.put(package, requires, self._own(package))
+            for other in requires:
+                self._levels.mark(other)
+        for package_id, duplicate in change.duplicates.items():
+            package = self.index[package_id]
+            self.entries[package].duplicate = duplicate
+            touched.add(package)
+        for place in change.paths:
+            touched.update(place.packages)
+        for package in touched:
+            self.graph.put(package, self.graph.requires_of(package), self._own(package))
+            self._levels.mark(package)
+        yield
+        yield from self.graph.settle()
+        self.needed.rewire()
+        for package in touched:
+            entry = self.entries[package]
+            chosen = not entry.duplicate and self._selection.takes(entry.pkgpath, entry.pkgname)
+            self._select(package, chosen)
+        for package in self._removed:
+            del self.entries[package]
+        self._free += self._removed
+        self._removed = []
+
+    def _own(self, package: int) -> State:
+        entry = self.entries[package]
+        return own_verdict(
+            entry.skip_reason, entry.fail_reason, entry.duplicate, package in self.problems
+        )
+
     # ---- what follows
+
+    def in_order(self) -> list[int]:
+        """All packages in scan order."""
+        if self._in_order is None:
+            entries = self.entries
+            self._in_order = sorted(self.index.values(), key=lambda package: entries[package].order)
+        return self._in_order
 
     def key(self, package: int) -> str:
         """The input key of a package whose requirements are built."""
         entry = self.entries[package]
         return inputs.input_key(
             entry.digest,
-            entry.inputs_digest,
+            entry.place.inputs_digest,
             self.profile.toolchain,
             (
                 (artifact.pkgname, artifact.content_digest)
-                for artifact in map(self.artifacts.get, self.requires[package])
+                for artifact in map(self.artifacts.get, self.graph.requires[package])
                 if artifact is not None
             ),
         )
@@ -194,88 +277,141 @@ class Catalog:
         )
 
     def _changed(self, package: int, old: State, new: State) -> None:
+        place = package in self.needed, package in self.needed.selected
+        self._tally[old, *place] -= 1
+        self._tally[new, *place] += 1
         if new is State.OPEN:
-            if package in self.needed:
-                self.ready.add(package)
+            self._offer(package)
         elif old is State.OPEN:
-            self.ready.discard(package)
+            self._ready.discard(package)
+        if (old in _COUNTED) != (new in _COUNTED):
+            self._levels.mark(package)
+
+    def _needed_changed(self, package: int, needed: bool) -> None:
+        state = self.graph.state[package]
+        chosen = package in self.needed.selected
+        self._tally[state, not needed, chosen] -= 1
+        self._tally[state, needed, chosen] += 1
+        self._levels.mark(package)
+        if needed and state is State.OPEN:
+            self._offer(package)
+        elif not needed:
+            self._ready.discard(package)
+
+    def _select(self, package: int, chosen: bool) -> None:
+        if chosen == (package in self.needed.selected):
+            return
+        state, needed = self.graph.state[package], package in self.needed
+        self._tally[state, needed, not chosen] -= 1
+        self._tally[state, needed, chosen] += 1
+        self.needed.choose(package, chosen)
+
+    def _offer(self, package: int) -> None:
+        """The package is open: it is ready, unless something is in the way."""
+        if package in self.needed and package not in self.held and self.lease(package) is None:
+            self._ready.add(package)
+
+    def _counts(self, package: int) -> bool:
+        return self.graph.state[package] in _COUNTED and package in self.needed
+
+    def _cost(self, package: int) -> float:
+        weight = max(self.entries[package].weight, 1)
+        return self.expected.get(package, self._unknown) * weight / 100
 
     def _urgency(self, package: int) -> tuple[float, ...]:
-        return (-self.levels[package], float(package))
+        return (-self._levels[package], *map(float, self.entries[package].order))
+
+    @property
+    def ready(self) -> ReadyQueue:
+        """What could be granted, most urgent first."""
+        changed = self._levels.settle()
+        if changed is None:
+            self._ready.sort()
+        else:
+            for package in changed:
+                self._ready.move(package)
+        return self._ready
+
+    def level(self, package: int) -> float:
+        """Its bottom level, seconds."""
+        _ = self.ready
+        return self._levels[package]
 
     def select(self, entries: Iterable[str]) -> None:
         """Sets what is wanted: pkgpaths, categories or patterns; nothing means everything.
 
-        Entries that name nothing are listed in `missing_selection`.
+        Raises Fault for an entry that can name nothing.
         """
-        wanted = list(entries)
-        self.missing_selection = []
-        if wanted:
-            self.selected = set()
-            for entry in wanted:
-                found = set(self.named(entry))
-                self.selected |= found
-                if not found and entry not in self.pkgpaths:
-                    self.missing_selection.append(entry)
-        else:
-            self.selected = set(range(len(self.entries)))
-        self.selected = {i for i in self.selected if not self.entries[i].duplicate}
-        self.needed = self.graph.closure(self.selected)
-        self._rank()
+        self._selection = selection(entries)
+        takes = self._selection.takes
+        for package in self.index.values():
+            entry = self.entries[package]
+            self._select(package, not entry.duplicate and takes(entry.pkgpath, entry.pkgname))
 
-    def _rank(self) -> None:
-        seconds = [
-            self.expected.get(i, self._unknown) * max(entry.weight, 1) / 100
-            for i, entry in enumerate(self.entries)
-        ]
-        self.levels = self.graph.bottom_levels(seconds, self.needed)
-        self.ready = ReadyQueue(self._urgency)
-        for package in self.needed:
-            if self.graph.state[package] is State.OPEN:
-                self.ready.add(package)
+    @property
+    def selected(self) -> set[int]:
+        """Packages that are selected."""
+        return self.needed.selected
 
-    def named(self, entry: str) -> Iterator[int]:
-        """Packages that an entry of a selection names."""
-        category = entry.rstrip("/") + "/"
-        if "/" in category[:-1]:
-            path = category[:-1]
-            yield from (i for i, e in enumerate(self.entries) if e.pkgpath == path)
-            return
-        found = False
-        for i, e in enumerate(self.entries):
-            if e.pkgpath.startswith(category):
-                found = True
-                yield i
-        if not found:
-            pattern = entry.encode()
-            try:
-                for i, e in enumerate(self.entries):
-                    if e.pkgname == entry or dewey.match(pattern, e.pkgname.encode()):
-                        yield i
-            except dewey.PatternError as error:
-                raise Fault(Kind.DATA, f"selection entry '{entry}': {error}") from error
+    @property
+    def missing_selection(self) -> list[str]:
+        """Entries of the selection that name nothing."""
+        if not self._selection.entries:
+            return []
+        named = ((self.entries[p].pkgpath, self.entries[p].pkgname) for p in self.index.values())
+        return self._selection.missing(named, self.paths)
+
+    @property
+    def scan_failures(self) -> dict[str, str]:
+        """What make said, for pkgpaths whose last scan failed."""
+        return {path: place.error for path, place in self.paths.items() if place.error}
+
+    def count(self) -> Counts:
+        """How many packages there are of each status: of all, needed, and selected ones."""
+        every, needed, selected = Counts(Counter(), Counter(), Counter())
+        tally = self._tally.copy()
+        special: Counter[tuple[Status, bool, bool]] = Counter()
+        leased = {self.index[x.package] for x in self._leases if self._has(x)}
+        for package in leased | self.held:
+            place = package in self.needed, package in self.needed.selected
+            tally[self.graph.state[package], *place] -= 1
+            special[self.status(package), *place] += 1
+        for (state, is_needed, is_selected), number in tally.items():
+            if number and state is not State.ABSENT:
+                special[status_of(state), is_needed, is_selected] += number
+        for (status, is_needed, is_selected), number in special.items():
+            every[status] += number
+            needed[status] += number * is_needed
+            selected[status] += number * is_selected
+        return Counts(every, needed, selected)
+
+    def _has(self, lease: Lease) -> bool:
+        return lease.profile == self.profile.name and lease.package in self.index
+
+    # ---- finding
 
     def find(self, text: str, variant: str = "") -> int:
         """The one package that a pkgname, pkgpath or pkgbase names.
 
         Raises Fault NOT_FOUND, or AMBIGUOUS with the candidates.
         """
-        entries = self.entries
+        place = self.paths.get(text)
         for found in (
-            [i for i, e in enumerate(entries) if e.pkgname == text],
-            [i for i, e in enumerate(entries) if e.pkgpath == text],
-            [i for i, e in enumerate(entries) if e.pkgname.rpartition("-")[0] == text],
+            self.by_name.get(text, []),
+            [] if place is None else place.packages,
+            self.by_base.get(text, []),
         ):
-            fitting = [i for i in found if not variant or entries[i].variant == variant]
-            standing = [i for i in fitting if not entries[i].duplicate] or fitting
+            ordered = sorted(found, key=lambda package: self.entries[package].order)
+            fitting = [p for p in ordered if not variant or self.entries[p].variant == variant]
+            standing = [p for p in fitting if not self.entries[p].duplicate] or fitting
             if len(standing) == 1:
                 return standing[0]
             if standing:
                 raise self._ambiguous(text, standing)
-        if text in self.scan_failures:
+        if place is not None and place.error:
             raise Fault(
                 Kind.NOT_FOUND,
-                f"{text} has no packages: its scan failed: {self.scan_failures[text].strip()}",
+                f"{text} has no packages: its scan failed: {place.error.strip()}",
             )
         raise Fault(
             Kind.NOT_FOUND,
@@ -298,7 +434,9 @@ class Catalog:
 
     def status(self, package: int) -> Status:
         """What the package is."""
-        return status_of(self.graph.state[package], self.lease(package) is not None)
+        return status_of(
+            self.graph.state[package], self.lease(package) is not None, package in self.held
+        )
 
     def lease(self, package: int) -> Lease | None:
         """Its lease, if it has one."""
@@ -323,6 +461,8 @@ class Catalog:
         work = list(found)
         while work:
             current = work.pop()
+            if current not in self.artifacts:
+                continue  # lost since: the grant says what is left
             patterns = self.artifacts[current].runtime
             for other in self.graph.requires[current]:
                 if other in found or other not in self.artifacts:
@@ -334,6 +474,17 @@ class Catalog:
         return list(found.items())
 
     # ---- changes, after they were committed
+
+    def reconsider(self, profile: Profile) -> Iterator[None]:
+        """The profile's settings changed, and with them perhaps every input key."""
+        before, self.profile = self.profile, profile
+        if before.selection != profile.selection:
+            self.select(profile.selection)
+        if (before.policy, before.toolchain) != (profile.policy, profile.toolchain):
+            for package in list(self.index.values()):
+                if package in self.entries:
+                    self.graph.refresh(package)
+                yield
 
     def note_attempt(self, package: int, row: Row | dict[str, object]) -> None:
         """An attempt ended: `row` has what the table attempt says of it."""
@@ -368,66 +519,93 @@ class Catalog:
         before = self.expected.get(package)
         history = ([] if before is None else [(package, before)]) + [(package, seconds)]
         self.expected.update(predict.learn(history))
+        self._levels.mark(package)
+        if before is None and len(self.expected) % 50 == 0:
+            self._unknown = predict.unknown(self.expected)
+            self._levels.mark_all()
 
-    def lose_artifacts(self, lost: set[str]) -> list[int]:
-        """The repository lost artifacts (by sha256): returns the packages."""
-        gone = [i for i, artifact in self.artifacts.items() if artifact.sha256 in lost]
-        for package in gone:
-            del self.artifacts[package]
-        for package in gone:
+    def lose_artifacts(self, packages: Iterable[int]) -> None:
+        """The artifacts of the packages are gone, or count no more."""
+        lost = [package for package in packages if self.artifacts.pop(package, None) is not None]
+        for package in lost:
             self.graph.refresh(package)
-        return gone
 
     def forgive(self, package: int) -> None:
         """Failures of the package count no more."""
         self.failures.pop(package, None)
         self.graph.refresh(package)
 
+    def hold(self, package: int, why: str) -> None:
+        """The package is not granted until `release_hold`."""
+        self.entries[package].held = why
+        self.held.add(package)
+        self._ready.discard(package)
+
+    def release_hold(self, package: int) -> None:
+        """The package may be granted again."""
+        self.entries[package].held = None
+        self.held.discard(package)
+        if self.graph.state[package] is State.OPEN:
+            self._offer(package)
+
     def release(self, lease: Lease) -> None:
         """A lease is over: if the package is still open, it is ready again."""
         package = self.index.get(lease.package)
         if package is not None:
             self.graph.refresh(package)
-            if self.graph.state[package] is State.OPEN and package in self.needed:
-                self.ready.add(package)
+            if self.graph.state[package] is State.OPEN:
+                self._offer(package)
 
     def take(self, package: int) -> None:
         """A lease was granted: the package is not ready any more."""
-        self.ready.discard(package)
+        self._ready.discard(package)
 
 
-def _entry(row: Row) -> Entry:
-    error = str(row["error"])
-    fail = str(row["fail_reason"])
-    if error and not fail:
-        fail = f"the last scan of {row['pkgpath']} failed: {key_line(error)}"
-    return Entry(
-        row["package_id"],
-        row["pkgpath"],
-        row["variant"],
+_COUNTED = frozenset((State.OPEN, State.WAITING))
+
+
+def selection(entries: Iterable[str]) -> Selection:
+    """A selection of these entries; raises Fault for one that can name nothing."""
+    wanted = list(entries)
+    for entry in wanted:
+        if not entry or any(c.isspace() for c in entry):
+            raise Fault(Kind.DATA, f"selection entry '{entry}' is empty or has blanks in it")
+        try:
+            Selection((entry,))
+        except dewey.PatternError as error:
+            raise Fault(Kind.DATA, f"selection entry '{entry}': {error}") from error
+    return Selection(wanted)
+
+
+def artifact_of(row: Row) -> Artifact:
+    """An artifact as the table artifact has it."""
+    return Artifact(
         row["pkgname"],
-        row["skip_reason"],
-        fail,
-        bool(row["duplicate"]),
-        row["weight"],
-        row["digest"],
-        row["inputs_digest"],
-        row["fence"],
+        row["sha256"],
+        row["size"],
+        row["suffix"],
+        row["content_digest"],
+        row["input_key"],
+        row["built_at"],
+        row["attempt_id"] or "",
+        runtime_patterns(row["summary"]),
     )
 
 
-def key_line(error: str) -> str:
-    """A scan's error in one line: what went wrong, and the first that make said of it."""
-    lines = [line.strip() for line in error.splitlines() if line.strip()]
-    return ": ".join(lines[:2]) or "no reason given"
-
-
-def runtime_patterns(summary: bytes) -> tuple[bytes, ...]:
-    """The patterns in a pkg_summary entry's DEPENDS lines."""
-    return tuple(
-        line[len(b"DEPENDS=") :].strip()
-        for line in summary.splitlines()
-        if line.startswith(b"DEPENDS=")
+def _entry(row: Row, place: Pkgpath) -> Entry:
+    return Entry(
+        row["package_id"],
+        place,
+        row["variant"],
+        row["number"],
+        row["pkgname"],
+        row["skip_reason"],
+        row["fail_reason"],
+        bool(row["duplicate"]),
+        row["weight"],
+        row["digest"],
+        row["fence"],
+        row["held_why"] if row["held_at"] is not None else None,
     )
 
 

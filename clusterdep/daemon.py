@@ -48,13 +48,15 @@ async def serve(path: Path | None, settings: config.Settings) -> None:
         stack.callback(store.close)
         ledger = Ledger(store, settings.lease_seconds, time.time)
         work = Work(ledger, settings.renew_seconds, lambda: uuid.uuid4().hex)
-        orders = Orders(ledger)
+        feed = Feed(ledger)
+        orders = Orders(ledger, feed)
         questions = Questions(ledger, work)
         upkeep = Upkeep(ledger, Retention(settings.event_days, settings.event_count))
-        apply_profiles(orders, settings)
+        await feed.recover()
+        await apply_profiles(orders, settings)
         if settings.metrics:
             stack.callback(Metrics(ledger, questions).serve(settings.metrics))
-        server = _server(ledger, work, orders, questions, upkeep)
+        server = _server(ledger, feed, work, orders, questions, upkeep)
         async with listening(server, settings.address, settings.state, SERVICES, GRACE) as health:
             log.info("serving at %s, database %s", settings.address, settings.database)
             upkeep.on_writable = functools.partial(health.say, WRITING)
@@ -67,10 +69,10 @@ async def serve(path: Path | None, settings: config.Settings) -> None:
                 work.stop()
 
 
-def apply_profiles(orders: Orders, settings: config.Settings) -> None:
+async def apply_profiles(orders: Orders, settings: config.Settings) -> None:
     """Profiles of the configuration, into the database."""
     for profile in settings.profiles:
-        orders.put_profile(
+        await orders.put_profile(
             pb.Profile(
                 **{
                     name: getattr(profile, name)
@@ -81,10 +83,10 @@ def apply_profiles(orders: Orders, settings: config.Settings) -> None:
 
 
 def _server(
-    ledger: Ledger, work: Work, orders: Orders, questions: Questions, upkeep: Upkeep
+    ledger: Ledger, feed: Feed, work: Work, orders: Orders, questions: Questions, upkeep: Upkeep
 ) -> grpc.aio.Server:
     server = grpc.aio.server(interceptors=(FaultInterceptor(),), options=client.SERVER_OPTIONS)
-    rpc.add_FeedServicer_to_server(FeedService(Feed(ledger), orders), server)
+    rpc.add_FeedServicer_to_server(FeedService(feed, orders), server)
     rpc.add_WorkServicer_to_server(WorkService(work), server)
     rpc.add_QueryServicer_to_server(QueryService(questions), server)
     rpc.add_AdminServicer_to_server(AdminService(orders, upkeep), server)
@@ -95,10 +97,17 @@ def _on_signals(path: Path | None, orders: Orders) -> asyncio.Event:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
 
+    running: set[asyncio.Task[None]] = set()
+
     def reload() -> None:
+        task = loop.create_task(read_again())
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    async def read_again() -> None:
         try:
             settings = config.load(path)
-            apply_profiles(orders, settings)
+            await apply_profiles(orders, settings)
             logging.getLogger("clusterdep").setLevel(settings.log_level.upper())
         except Fault as fault:
             log.error("the configuration was not read again: %s", fault)

@@ -11,14 +11,17 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
-from clusterdep.catalog import Catalog, Profile
+from clusterdep.catalog import Catalog
 from clusterdep.core.leases import Lease, Leases
+from clusterdep.facts import Profile
 from clusterdep.store.database import Row, Store
 
 log = logging.getLogger("clusterdep.ledger")
@@ -26,6 +29,12 @@ log = logging.getLogger("clusterdep.ledger")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PATHS = ("tree", "prefix", "pkgdb", "kit", "distdir")
 POLICIES = ("inputs", "version", "exists")
+_CHOICES = {
+    "policy": POLICIES,
+    "resolver": ("pbulk", "prefer-buildable"),
+    "follow": ("none", "git", "cvs", "hg", "files"),
+    "scans": ("helper", "hosts"),
+}
 
 
 def check_profile(profile: pb.Profile) -> None:
@@ -39,8 +48,10 @@ def check_profile(profile: pb.Profile) -> None:
         value = getattr(profile, field)
         if value and (not Path(value).is_absolute() or "\n" in value):
             wrong.append(f"{field} '{value}' is not an absolute path")
-    if profile.policy and profile.policy not in POLICIES:
-        wrong.append(f"policy '{profile.policy}' is none of {', '.join(POLICIES)}")
+    for field, choices in _CHOICES.items():
+        value = getattr(profile, field)
+        if value and value not in choices:
+            wrong.append(f"{field} '{value}' is none of {', '.join(choices)}")
     if wrong:
         raise Fault(Kind.DATA, f"the profile can not be used: {'; '.join(wrong)}")
 
@@ -59,6 +70,49 @@ def lease_of(row: Row, attempt: str, profile: str) -> Lease:
         expires=0.0,
         input_key=row["input_key"],
     )
+
+
+def differences(memory: Catalog, stored: Catalog) -> Iterator[str]:
+    """What two catalogs of one profile do not agree on: one as it was kept up, one loaded."""
+    for package_id in memory.index.keys() ^ stored.index.keys():
+        where = "memory" if package_id in memory.index else "the database"
+        yield f"package {package_id} is in {where} only"
+    for package_id in memory.index.keys() & stored.index.keys():
+        ours, theirs = memory.index[package_id], stored.index[package_id]
+        entry, other = memory.entries[ours], stored.entries[theirs]
+        if entry != other:
+            yield f"{entry.pkgname}: its record differs"
+        state, derived = memory.graph.state[ours], stored.graph.state[theirs]
+        if state is not derived:
+            yield (
+                f"{entry.pkgname} is {state.name.lower()} in memory and "
+                f"{derived.name.lower()} by the stored facts"
+            )
+        needed, wanted = ours in memory.needed, theirs in stored.needed
+        if needed != wanted:
+            yield f"{entry.pkgname} is {'' if needed else 'not '}needed in memory"
+    ready = {memory.entries[p].id for p in memory.ready} ^ {
+        stored.entries[p].id for p in stored.ready
+    }
+    for package_id in ready:
+        yield f"package {package_id} is ready in memory or by the stored facts only"
+    for path in memory.paths.keys() ^ stored.paths.keys():
+        yield f"{path} is in memory or in the database only"
+
+
+#: How long the event loop is held at a time, seconds.
+STEP = 0.02
+#: So many pkgpaths are named in events when they are outdated; more are counted.
+MOST_NAMED = 20
+
+
+async def in_steps(work: Iterator[None]) -> None:
+    """Does work that may be paused, and lets others have their turn."""
+    until = time.monotonic() + STEP
+    for _ in work:
+        if time.monotonic() > until:
+            await asyncio.sleep(0)
+            until = time.monotonic() + STEP
 
 
 class Signal:
@@ -93,7 +147,7 @@ class Ledger:
         self.changes = Signal()
         self.catalogs: dict[str, Catalog] = {}
         for profile in self._profiles():
-            self.catalogs[profile.name] = Catalog(profile, store, self.leases)
+            self.catalogs[profile.name] = Catalog.load(profile, store, self.leases)
         self._load_leases()
 
     def _profiles(self) -> list[Profile]:
@@ -101,12 +155,8 @@ class Ledger:
 
     def _profile(self, row: Row) -> Profile:
         selection = tuple(r["entry"] for r in self.store.rows("selection", (row["id"],)))
-        names = [f.name for f in fields(Profile) if f.name not in ("selection", "complete")]
-        return Profile(
-            **{name: row[name] for name in names},
-            complete=bool(row["complete"]),
-            selection=selection,
-        )
+        names = [f.name for f in fields(Profile) if f.name != "selection"]
+        return Profile(**{name: row[name] for name in names}, selection=selection)
 
     def _load_leases(self) -> None:
         now = self.clock()
@@ -144,19 +194,16 @@ class Ledger:
                 "select_add", [(profile_id, at, e) for at, e in enumerate(wanted.selection)]
             )
             self.event(wanted.name, "profile", wanted.name, "made")
-        return self.reload(wanted.name)
+        catalog = Catalog(self.stored_profile(wanted.name), self.leases)
+        self.catalogs[wanted.name] = catalog
+        return catalog
 
-    def reload(self, name: str) -> Catalog:
-        """Makes the profile's part of memory anew from the database."""
-        row = next((r for r in self.store.rows("profiles") if r["name"] == name), None)
+    def stored_profile(self, name: str) -> Profile:
+        """The profile as the database has it. Raises Fault if it has none of that name."""
+        row = self.store.row("profile", (name,))
         if row is None:
             raise Fault(Kind.NOT_FOUND, f"no profile '{name}'")
-        catalog = Catalog(self._profile(row), self.store, self.leases)
-        for lease in self.leases:
-            if lease.profile == name and lease.package in catalog.index:
-                catalog.take(catalog.index[lease.package])
-        self.catalogs[name] = catalog
-        return catalog
+        return self._profile(row)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -168,6 +215,43 @@ class Ledger:
         with self.store.transaction():
             yield
         asyncio.get_running_loop().call_soon(self.changes.set)
+
+    async def work_off(self, catalog: Catalog, steps: Iterator[None]) -> None:
+        """What follows in memory from something large that was committed, in steps.
+
+        Others have their turn meanwhile, but nothing of the profile is granted.
+        """
+        catalog.settling = True
+        try:
+            await in_steps(steps)
+        finally:
+            catalog.settling = False
+            self.changes.set()
+
+    def mark_outdated(self, name: str, why: Mapping[str, str]) -> list[str]:
+        """Pkgpaths are to be scanned again, each for its reason; returns those that were not.
+
+        Names that the profile does not have are left out.
+        """
+        catalog, now = self.catalog(name), self.clock()
+        marked = [path for path in why if path in catalog.paths]
+        new = [path for path in marked if catalog.paths[path].outdated_at is None]
+        if not marked:
+            return []
+        with self.transaction():
+            for path in marked:
+                row = (now, why[path], catalog.paths[path].id)
+                self.store.run("mark_outdated", row)
+            for path in new if len(new) <= MOST_NAMED else ():
+                self.event(catalog.profile.name, "outdated", path, why[path])
+            if len(new) > MOST_NAMED:
+                cause = Counter(why[path] for path in new).most_common(1)[0][0]
+                name = catalog.profile.name
+                self.event(name, "outdated", name, cause, pkgpaths=len(new))
+        for path in marked:
+            catalog.paths[path].outdated_at = now
+            catalog.paths[path].outdated_why = why[path]
+        return new
 
     def event(
         self, profile: str, kind: str, subject: str, cause: str = "", **detail: object
@@ -183,14 +267,8 @@ class Ledger:
         findings: list[str] = []
         for name, catalog in self.catalogs.items():
             findings += [f"profile {name}: {text}" for text in catalog.graph.recount()]
-            fresh = Catalog(catalog.profile, self.store, self.leases)
-            for package, entry in enumerate(catalog.entries):
-                if fresh.graph.state[package] is not catalog.graph.state[package]:
-                    findings.append(
-                        f"profile {name}: {entry.pkgname} is "
-                        f"{catalog.graph.state[package].name.lower()} in memory and "
-                        f"{fresh.graph.state[package].name.lower()} by the stored facts"
-                    )
+            fresh = Catalog.load(catalog.profile, self.store, self.leases)
+            findings += [f"profile {name}: {text}" for text in differences(catalog, fresh)]
         stored = {row["attempt_id"] for row in self.store.rows("leases")}
         held = {lease.attempt for lease in self.leases}
         findings += [f"lease of attempt {a} is not stored" for a in sorted(held - stored)]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
-from clusterdep.catalog import Catalog
+from clusterdep.catalog import Catalog, selection
 from clusterdep.core.graph import State
+from clusterdep.feed import Feed
 from clusterdep.ledger import Ledger, check_profile
 from clusterdep.render import profile_message
 
@@ -21,6 +22,10 @@ COLUMNS = (
     "machine_arch",
     "distdir",
     "policy",
+    "resolver",
+    "follow",
+    "follow_seconds",
+    "scans",
     "parent",
     "toolchain",
 )
@@ -29,29 +34,32 @@ COLUMNS = (
 class Orders:
     """What operators tell the daemon to do."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, feed: Feed) -> None:
         self.ledger = ledger
+        self._feed = feed
 
-    def put_profile(self, wanted: pb.Profile) -> pb.Profile:
+    async def put_profile(self, wanted: pb.Profile) -> pb.Profile:
         """Makes a profile or changes one; see Admin.PutProfile in the contract."""
         if wanted.name not in self.ledger.catalogs:
             return profile_message(self.ledger.create_profile(wanted).profile)
         check_profile(wanted)
         catalog = self.ledger.catalog(wanted.name)
-        if wanted.selection:
-            _check_selection(catalog, list(wanted.selection))
+        selection(wanted.selection)
         fields = {c: getattr(wanted, c) for c in COLUMNS if getattr(wanted, c)}
         changed = {c: v for c, v in fields.items() if v != getattr(catalog.profile, c)}
-        selection = tuple(wanted.selection)
-        reselected = bool(selection) and selection != catalog.profile.selection
+        entries = tuple(wanted.selection)
+        reselected = bool(entries) and entries != catalog.profile.selection
         if changed or reselected:
             with self.ledger.transaction():
                 if changed:
                     self.ledger.store.utils.table("profile").update(catalog.profile.id, changed)
                 if reselected:
-                    self._write_selection(catalog.profile.id, selection)
+                    self._write_selection(catalog.profile.id, entries)
                 self.ledger.event(wanted.name, "profile", wanted.name, "changed", **changed)
-            catalog = self.ledger.reload(wanted.name)
+            profile = self.ledger.stored_profile(wanted.name)
+            await self.ledger.work_off(catalog, catalog.reconsider(profile))
+            if "resolver" in changed:
+                await self._feed.reconcile(wanted.name)
         return profile_message(catalog.profile)
 
     def _write_selection(self, profile_id: int, entries: tuple[str, ...]) -> None:
@@ -63,7 +71,7 @@ class Orders:
         """Replaces the selection of a profile."""
         catalog = self.ledger.catalog(name)
         wanted = tuple(dict.fromkeys(entries))
-        _check_selection(catalog, list(wanted))
+        selection(wanted)
         if wanted != catalog.profile.selection:
             with self.ledger.transaction():
                 self._write_selection(catalog.profile.id, wanted)
@@ -73,7 +81,8 @@ class Orders:
                     catalog.profile.name,
                     ", ".join(wanted) or "everything",
                 )
-            catalog = self.ledger.reload(catalog.profile.name)
+            catalog.profile = self.ledger.stored_profile(catalog.profile.name)
+            catalog.select(wanted)
         return pb.SelectResponse(
             selected=len(catalog.selected),
             needed=len(catalog.needed),
@@ -101,28 +110,20 @@ class Orders:
     def lose_artifacts(self, name: str, missing: list[str]) -> int:
         """The repository does not have these artifacts (sha256) any more."""
         catalog = self.ledger.catalog(name)
-        known = {artifact.sha256 for artifact in catalog.artifacts.values()}
-        lost = [digest for digest in dict.fromkeys(missing) if digest in known]
+        wanted = set(missing)
+        lost = {p: a for p, a in catalog.artifacts.items() if a.sha256 in wanted}
         if not lost:
             return 0
-        names = {a.sha256: a.pkgname for a in catalog.artifacts.values()}
         now = self.ledger.clock()
         with self.ledger.transaction():
-            for digest in lost:
-                self.ledger.store.run("lose_artifact", (now, digest, catalog.profile.id))
+            for artifact in lost.values():
+                self.ledger.store.run("lose_artifact", (now, artifact.sha256, catalog.profile.id))
                 self.ledger.event(
                     catalog.profile.name,
                     "artifact-missing",
-                    names[digest],
+                    artifact.pkgname,
                     "the repository does not have it, or it is damaged",
-                    sha256=digest,
+                    sha256=artifact.sha256,
                 )
-        catalog.lose_artifacts(set(lost))
+        catalog.lose_artifacts(lost)
         return len(lost)
-
-
-def _check_selection(catalog: Catalog, entries: list[str]) -> None:
-    for entry in entries:
-        if not entry or any(c.isspace() for c in entry):
-            raise Fault(Kind.DATA, f"selection entry '{entry}' is empty or has blanks in it")
-        next(catalog.named(entry), None)  # a malformed pattern is a Fault

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
 from clusterdep.api.errors import Fault, Kind
@@ -47,23 +46,16 @@ class Questions:
     def summary(self, name: str) -> pb.SummaryResponse:
         """Counts of a profile, and whether there is anything left to do."""
         catalog = self.ledger.catalog(name)
-        every: Counter[Status] = Counter()
-        needed: Counter[Status] = Counter()
-        selected: Counter[Status] = Counter()
-        for package in range(len(catalog.entries)):
-            status = catalog.status(package)
-            every[status] += 1
-            needed[status] += package in catalog.needed
-            selected[status] += package in catalog.selected
+        every, needed, selected = catalog.count()
         leases = sum(lease.profile == catalog.profile.name for lease in self.ledger.leases)
         startable = sum(self._work.could_ever_run(catalog.job(p)) for p in catalog.ready)
         answer = pb.SummaryResponse(
             profile=profile_message(catalog.profile),
-            pkgpaths=len(catalog.pkgpaths),
+            pkgpaths=len(catalog.paths),
             scan_failures=len(catalog.scan_failures),
             leases=leases,
             startable=startable,
-            idle=catalog.profile.complete and not leases and not startable,
+            idle=catalog.profile.complete and not catalog.settling and not leases and not startable,
             last_event=self.last_event(),
             missing_selection=catalog.missing_selection,
             unwritable=self.ledger.store.stopped,
@@ -88,13 +80,13 @@ class Questions:
     def pkgpaths(self, name: str) -> Iterator[pb.Pkgpath]:
         """Directories in scan order, and how their last scans went."""
         catalog = self.ledger.catalog(name)
-        for row in list(self.ledger.store.rows("pkgpaths", (catalog.profile.id,))):
+        for place in sorted(catalog.paths.values(), key=lambda place: place.position):
             yield pb.Pkgpath(
-                path=row["path"],
-                revision=row["revision"],
-                scanned=row["scanned_at"],
-                seconds=row["seconds"],
-                error=row["error"],
+                path=place.path,
+                revision=place.revision,
+                scanned=place.scanned_at,
+                seconds=place.seconds,
+                error=place.error,
             )
 
     def open_jobs(self, name: str, limit: int) -> Iterator[pb.Package]:
@@ -112,7 +104,7 @@ class Questions:
         """Packages of a profile in scan order."""
         catalog = self.ledger.catalog(request.profile)
         wanted = set(request.statuses)
-        for package in range(len(catalog.entries)):
+        for package in list(catalog.in_order()):
             if request.selected and package not in catalog.selected:
                 continue
             if request.needed and package not in catalog.needed:
@@ -131,9 +123,9 @@ class Questions:
             requirements=self._requirements(catalog, package),
             scan_error=catalog.scan_failures.get(entry.pkgpath, ""),
         )
-        found = next((a for a in self.artifacts(catalog.profile.name) if a[0] == package), None)
-        if found is not None:
-            detail.artifact.CopyFrom(found[1])
+        stored = self.ledger.store.row("artifact_of", (entry.id,))
+        if stored is not None:
+            detail.artifact.CopyFrom(_artifact(catalog, package, stored))
         return detail
 
     def _find(self, request: pb.PackageRequest) -> tuple[Catalog, int]:
@@ -164,7 +156,8 @@ class Questions:
         if not request.transitive:
             yield from self._requirements(catalog, package)
             return
-        for other in sorted(catalog.graph.closure((package,)) - {package}):
+        found = catalog.graph.closure((package,)) - {package}
+        for other in sorted(found, key=lambda p: catalog.entries[p].order):
             yield pb.Requirement(
                 pkgpath=catalog.entries[other].pkgpath,
                 pkgname=catalog.entries[other].pkgname,
@@ -179,7 +172,7 @@ class Questions:
             if request.transitive
             else set(catalog.graph.dependents[package])
         )
-        for other in sorted(found):
+        for other in sorted(found, key=lambda p: catalog.entries[p].order):
             yield package_message(catalog, other)
 
     def why(self, request: pb.PackageRequest) -> Evidence:
@@ -217,11 +210,8 @@ class Questions:
         lease = next(
             (
                 lease
-                for lease in self.ledger.leases
-                if lease.profile == catalog.profile.name
-                and lease.package in catalog.index
-                and catalog.entries[catalog.index[lease.package]].pkgpath
-                == catalog.entries[package].pkgpath
+                for other in catalog.entries[package].place.packages
+                if (lease := catalog.lease(other)) is not None
             ),
             None,
         )
@@ -289,25 +279,7 @@ class Questions:
             if package is not None:
                 newest[package] = row
         for package, row in newest.items():
-            entry = catalog.entries[package]
-            yield (
-                package,
-                pb.ArtifactRecord(
-                    artifact=pb.Artifact(
-                        pkgname=row["pkgname"],
-                        sha256=row["sha256"],
-                        size=row["size"],
-                        content_digest=row["content_digest"],
-                        summary=row["summary"],
-                        suffix=row["suffix"],
-                    ),
-                    pkgpath=entry.pkgpath,
-                    variant=entry.variant,
-                    current=catalog.graph.state[package] is State.BUILT,
-                    built=row["built_at"],
-                    attempt=row["attempt_id"] or "",
-                ),
-            )
+            yield package, _artifact(catalog, package, row)
 
     async def watch(self, request: pb.WatchRequest) -> AsyncIterator[pb.Event]:
         """Events after a sequence number, then each as it happens.
@@ -341,10 +313,29 @@ def _causes(catalog: Catalog, package: int) -> list[int]:
     """Packages whose state is why a package has its own."""
     state = catalog.graph.state
     if state[package] is State.BLOCKED:
-        return [p for p in catalog.requires[package] if state[p] in DEAD]
+        return [p for p in catalog.graph.requires[package] if state[p] in DEAD]
     if state[package] is State.WAITING:
-        return [p for p in catalog.requires[package] if state[p] is not State.BUILT]
+        return [p for p in catalog.graph.requires[package] if state[p] is not State.BUILT]
     return []
+
+
+def _artifact(catalog: Catalog, package: int, row: Row) -> pb.ArtifactRecord:
+    entry = catalog.entries[package]
+    return pb.ArtifactRecord(
+        artifact=pb.Artifact(
+            pkgname=row["pkgname"],
+            sha256=row["sha256"],
+            size=row["size"],
+            content_digest=row["content_digest"],
+            summary=row["summary"],
+            suffix=row["suffix"],
+        ),
+        pkgpath=entry.pkgpath,
+        variant=entry.variant,
+        current=catalog.graph.state[package] is State.BUILT,
+        built=row["built_at"],
+        attempt=row["attempt_id"] or "",
+    )
 
 
 def _event(row: Row) -> pb.Event:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from clusterdep.api.v1 import clusterdep_pb2 as pb
-from clusterdep.catalog import Catalog, Profile, key_line
+from clusterdep.catalog import Catalog
 from clusterdep.core import scanindex
 from clusterdep.core.graph import State
 from clusterdep.core.leases import Lease
 from clusterdep.core.status import Evidence, Status
+from clusterdep.facts import Profile, key_line
 from clusterdep.ledger import Ledger
 
 STATUSES: dict[Status, pb.Status] = {
@@ -55,7 +56,7 @@ def package_message(
         reason=sentence(catalog, package) if reason else "",
         selected=package in catalog.selected,
         needed=package in catalog.needed,
-        bottom_level=catalog.levels[package],
+        bottom_level=catalog.level(package),
         depth=catalog.graph.depth(package) if depth else 0,
     )
 
@@ -82,7 +83,7 @@ def grant_message(ledger: Ledger, lease: Lease) -> pb.Grant:
     grant.pkgpath = entry.pkgpath
     grant.variant = entry.variant
     grant.expected_seconds = catalog.expected_seconds(package)
-    names = [catalog.entries[other].pkgname.encode() for other in catalog.requires[package]]
+    names = [catalog.entries[other].pkgname.encode() for other in catalog.graph.requires[package]]
     if record is not None:
         grant.record = scanindex.with_depends(record.raw, names)
         grant.make_variables.extend(word.decode() for word in record.make_variables)
@@ -132,14 +133,14 @@ def sentence(catalog: Catalog, package: int) -> str:
         lease = catalog.lease(package)
         return "" if lease is None else f"on {lease.host}"
     if status is Status.WAITING:
-        waits = [o for o in catalog.requires[package] if catalog.graph.state[o] is not State.BUILT]
+        graph = catalog.graph
+        waits = [o for o in graph.requires[package] if graph.state[o] is not State.BUILT]
         first = ", ".join(catalog.entries[o].pkgname for o in waits[:3])
         return f"for {first}" + (f" and {len(waits) - 3} more" if len(waits) > 3 else "")
     return ""
 
 
 def _blocked(catalog: Catalog, package: int) -> str:
-    names = [entry.pkgname for entry in catalog.entries]
     if catalog.graph.state[package] is State.CYCLE:
         return f"in a cycle: {cycle_text(catalog, package)}"
     chain = catalog.graph.chain(package)
@@ -151,17 +152,16 @@ def _blocked(catalog: Catalog, package: int) -> str:
         State.PREFAILED: "is marked as failing",
         State.UNRESOLVED: "is unresolved",
     }[catalog.graph.state[cause]]
-    return f"{' needs '.join(names[p] for p in chain)}, which {word}"
+    return f"{' needs '.join(catalog.entries[p].pkgname for p in chain)}, which {word}"
 
 
 def cycle_text(catalog: Catalog, package: int) -> str:
     """The cycle a package stands in, or one of those its component has."""
-    for cycle in catalog.graph.cycles:
-        if package in cycle:
-            at = cycle.index(package)
-            around = [*cycle[at:], *cycle[:at], package]
-            return " needs ".join(catalog.entries[p].pkgname for p in around)
-    return catalog.entries[package].pkgname
+    cycle = catalog.graph.cycles.get(package, [])
+    if package in cycle:
+        at = cycle.index(package)
+        cycle = [*cycle[at:], *cycle[:at]]
+    return " needs ".join(catalog.entries[p].pkgname for p in [*cycle, *cycle[:1]])
 
 
 def evidence_message(evidence: Evidence) -> pb.Evidence:

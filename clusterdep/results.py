@@ -6,10 +6,11 @@ import re
 
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.attempts import Attempts
-from clusterdep.catalog import Artifact, Catalog, runtime_patterns
+from clusterdep.catalog import Catalog
 from clusterdep.core import leases as rules
 from clusterdep.core.graph import State
 from clusterdep.core.leases import AttemptState, Refused
+from clusterdep.facts import Artifact, runtime_patterns
 from clusterdep.ledger import Ledger
 from clusterdep.store.database import Row
 

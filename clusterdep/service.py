@@ -131,7 +131,7 @@ class AdminService(rpc.AdminServicer):
         self._upkeep = upkeep
 
     async def PutProfile(self, request: pb.PutProfileRequest, context: Context) -> pb.Profile:
-        return self._orders.put_profile(request.profile)
+        return await self._orders.put_profile(request.profile)
 
     async def Select(self, request: pb.SelectRequest, context: Context) -> pb.SelectResponse:
         return self._orders.select(request.profile, list(request.selection))

@@ -98,7 +98,7 @@ class Work:
         lines = [
             (catalog, iter(catalog.ready))
             for catalog in self.ledger.catalogs.values()
-            if catalog.profile.complete
+            if catalog.profile.complete and not catalog.settling
         ]
         try:
             while lines:

@@ -8,7 +8,9 @@ Packages are integers from 0. Three things decide what a package is:
   graph asks for: built, failed, or open.
 
 A change of one package is told to its direct dependents only, and goes on only where
-it changes something: the cost is that of what changed.
+it changes something: the cost is that of what changed. Many changes at once (`put`,
+`drop`, then `settle`) are worked off requirements first, so that each package is
+looked at once.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ class State(IntEnum):
     PREFAILED = 6  # has a fail reason, or is no more what its pkgpath makes
     UNRESOLVED = 7  # asks for something that is not there
     CYCLE = 8  # requires itself
+    ABSENT = 9  # there is no such package
 
 
 #: Their dependents can not be built.
@@ -40,6 +43,7 @@ DEAD = frozenset(
         State.PREFAILED,
         State.UNRESOLVED,
         State.CYCLE,
+        State.ABSENT,
     )
 )
 
@@ -53,89 +57,142 @@ class Graph:
     """Requirements, dependents, and the state of every package.
 
     `requires[i]` are the distinct packages that i needs. `own[i]` is OPEN for a package
-    whose record has nothing against it, else SKIPPED, PREFAILED or UNRESOLVED; members
-    of a cycle that are OPEN become CYCLE.
+    whose record has nothing against it, else SKIPPED, PREFAILED or UNRESOLVED.
     """
 
-    def __init__(
-        self,
-        requires: Sequence[Sequence[int]],
-        own: Sequence[State],
-        judge: Judge,
-        listener: Listener = lambda package, old, new: None,
-    ) -> None:
-        count = len(requires)
-        self.requires = [tuple(dict.fromkeys(needed)) for needed in requires]
-        self.dependents: list[list[int]] = [[] for _ in range(count)]
-        for package, needed in enumerate(self.requires):
-            for other in needed:
-                self.dependents[other].append(package)
-        self.own = list(own)
-        #: Cycles as lists of packages, each requiring the next and the last the first.
-        self.cycles: list[list[int]] = []
+    def __init__(self, judge: Judge, listener: Listener = lambda package, old, new: None) -> None:
+        self.requires: list[tuple[int, ...]] = []
+        self.dependents: list[set[int]] = []
+        self.own: list[State] = []
+        self.state: list[State] = []
+        #: Members of cycles, each with one shortest cycle of its component: a list of
+        #: packages, each requiring the next and the last the first.
+        self.cycles: dict[int, list[int]] = {}
         self._judge = judge
         self._listener = listener
-        self._unbuilt = [len(needed) for needed in self.requires]
-        self._dead = [0] * count
-        self.state = [State.WAITING] * count
-        self.order = self._sort()
-        for package in self.order:
-            self._enter(package)
+        self._unbuilt: list[int] = []
+        self._dead: list[int] = []
+        self._pending: set[int] = set()  # put or dropped, and their state not derived yet
+        self._rewired: set[int] = set()  # whose requirements changed
 
-    def _sort(self) -> list[int]:
-        """Requirements before dependents (Kahn); what remains stands in or behind cycles."""
-        left = list(map(len, self.requires))
-        order = [package for package, count in enumerate(left) if not count]
+    # ---- packages and requirements
+
+    def put(self, package: int, requires: Sequence[int], own: State) -> None:
+        """The package is there and needs those; what that makes of it is left to `settle`."""
+        while len(self.state) <= max((package, *requires)):
+            self._grow()
+        needed = tuple(dict.fromkeys(requires))
+        if needed != self.requires[package]:
+            self._wire(package, needed)
+        self.own[package] = own
+        self._pending.add(package)
+
+    def drop(self, package: int) -> None:
+        """The package is no more. What requires it must be put again before `settle`."""
+        self._wire(package, ())
+        self.own[package] = State.ABSENT
+        self._pending.add(package)
+
+    def requires_of(self, package: int) -> tuple[int, ...]:
+        """What it requires; nothing if it was never put."""
+        return self.requires[package] if package < len(self.requires) else ()
+
+    def _grow(self) -> None:
+        self.requires.append(())
+        self.dependents.append(set())
+        self.own.append(State.ABSENT)
+        self.state.append(State.ABSENT)
+        self._unbuilt.append(0)
+        self._dead.append(0)
+
+    def _wire(self, package: int, needed: tuple[int, ...]) -> None:
+        for other in self.requires[package]:
+            self.dependents[other].discard(package)
+        for other in needed:
+            self.dependents[other].add(package)
+        self.requires[package] = needed
+        self._unbuilt[package] = sum(self.state[other] is not State.BUILT for other in needed)
+        self._dead[package] = sum(self.state[other] in DEAD for other in needed)
+        self._rewired.add(package)
+
+    def settle(self) -> Iterator[None]:
+        """Derives what follows from `put` and `drop`; may be paused at each yield.
+
+        While it is paused, counters are right and `refresh` may be called; states of what
+        was put or dropped are those from before.
+        """
+        self._find_cycles()
+        for package in self._requirements_first(self._pending):
+            self._pending.discard(package)
+            self._spread(package)
+            yield
+
+    def _requirements_first(self, packages: set[int]) -> list[int]:
+        """The packages so that requirements stand before what requires them; cycles last."""
+        left = {p: sum(q in packages for q in self.requires[p]) for p in packages}
+        order = sorted(p for p, count in left.items() if not count)
         for package in order:
             for dependent in self.dependents[package]:
-                left[dependent] -= 1
-                if not left[dependent]:
-                    order.append(dependent)
+                if dependent in left:
+                    left[dependent] -= 1
+                    if not left[dependent]:
+                        order.append(dependent)
         if len(order) < len(left):
-            rest = [package for package, count in enumerate(left) if count]
-            self._find_cycles(rest)
-            # Behind the members of cycles the sort goes on as if those were placed.
-            members = [package for cycle in self._components for package in cycle]
-            placed = set(order) | set(members)
-            order += sorted(members)
-            pending = [p for p in rest if p not in placed]
-            needs = {p: sum(q not in placed for q in self.requires[p]) for p in pending}
-            queue = [p for p in pending if not needs[p]]
-            for package in queue:
-                order.append(package)
-                for dependent in self.dependents[package]:
-                    if dependent in needs and dependent not in placed:
-                        needs[dependent] -= 1
-                        if not needs[dependent]:
-                            queue.append(dependent)
+            order += sorted(packages.difference(order))
         return order
 
-    def _find_cycles(self, among: Iterable[int]) -> None:
-        """Marks strongly connected components as CYCLE; keeps one shortest cycle of each."""
-        self._components = [
-            part
-            for part in _Components(self.requires, among).found
-            if len(part) > 1 or part[0] in self.requires[part[0]]
-        ]
-        for part in self._components:
-            self.cycles.append(_shortest_cycle(self.requires, part))
-            for package in part:
-                if self.own[package] is State.OPEN:
-                    self.own[package] = State.CYCLE
+    # ---- cycles
 
-    def _enter(self, package: int) -> None:
-        """First state of a package whose requirements have theirs."""
-        new = self._derive(package)
-        self.state[package] = new
-        for dependent in self.dependents[package]:
-            if new is State.BUILT:
-                self._unbuilt[dependent] -= 1
-            elif new in DEAD:
-                self._dead[dependent] += 1
+    def _find_cycles(self) -> None:
+        """Brings `cycles` up to date with the requirements that changed."""
+        rewired, self._rewired = self._rewired, set()
+        # A new cycle goes through what has new requirements and dependents; an old one can
+        # only have been opened there.
+        suspects = {p for p in rewired if self.requires[p] and self.dependents[p]}
+        stale: set[int] = set()
+        for package in rewired & self.cycles.keys():
+            stale |= self._component(package)
+        if len(suspects) < _MANY:
+            suspects = {p for p in suspects if self._reaches_itself(p)}
+        if not suspects and not stale:
+            return
+        among = _reach(suspects | stale, self.requires) if len(suspects) < _MANY else None
+        before = self.cycles.keys() if among is None else self.cycles.keys() & among
+        self._pending |= set(before)
+        for package in list(before):
+            del self.cycles[package]
+        for part in _Components(
+            self.requires, range(len(self.state)) if among is None else among
+        ).found:
+            if len(part) > 1 or part[0] in self.requires[part[0]]:
+                cycle = _shortest_cycle(self.requires, part)
+                self.cycles.update(dict.fromkeys(part, cycle))
+                self._pending |= set(part)
+
+    def _component(self, package: int) -> set[int]:
+        """Members of cycles whose component was the package's when they were found."""
+        cycle = self.cycles[package]
+        return {other for other, its in self.cycles.items() if its is cycle}
+
+    def _reaches_itself(self, package: int) -> bool:
+        seen: set[int] = set()
+        work = list(self.requires[package])
+        while work:
+            other = work.pop()
+            if other == package:
+                return True
+            if other not in seen:
+                seen.add(other)
+                work.extend(self.requires[other])
+        return False
+
+    # ---- states
 
     def _derive(self, package: int) -> State:
         if self.own[package] is not State.OPEN:
             return self.own[package]
+        if package in self.cycles:
+            return State.CYCLE
         if self._dead[package]:
             return State.BLOCKED
         if self._unbuilt[package]:
@@ -144,6 +201,10 @@ class Graph:
 
     def refresh(self, package: int) -> None:
         """Facts about `package` have changed: derives its state, and what follows from it."""
+        if package not in self._pending:
+            self._spread(package)
+
+    def _spread(self, package: int) -> None:
         work = [package]
         while work:
             current = work.pop()
@@ -153,19 +214,22 @@ class Graph:
                 continue
             self.state[current] = new
             self._listener(current, old, new)
-            was_built, is_built = old is State.BUILT, new is State.BUILT
-            was_dead, is_dead = old in DEAD, new in DEAD
-            if was_built == is_built and was_dead == is_dead:
+            built = (old is State.BUILT) - (new is State.BUILT)
+            dead = (new in DEAD) - (old in DEAD)
+            if not built and not dead:
                 continue
             for dependent in self.dependents[current]:
-                self._unbuilt[dependent] += was_built - is_built
-                self._dead[dependent] += is_dead - was_dead
-                work.append(dependent)
+                self._unbuilt[dependent] += built
+                self._dead[dependent] += dead
+                if dependent not in self._pending:
+                    work.append(dependent)
 
     def rejudge_dependents(self, package: int) -> None:
         """The content of a built package's artifact changed: asks again about its dependents."""
-        for dependent in self.dependents[package]:
+        for dependent in list(self.dependents[package]):
             self.refresh(dependent)
+
+    # ---- questions
 
     def closure(self, packages: Iterable[int]) -> set[int]:
         """`packages` and everything they require, transitively."""
@@ -188,23 +252,6 @@ class Graph:
                     found.add(other)
                     work.append(other)
         return len(found)
-
-    def bottom_levels(self, seconds: Sequence[float], among: set[int] | None = None) -> list[float]:
-        """Expected seconds from the start of each package to the end of the last that needs it.
-
-        `seconds[i]` is how long i is expected to take; only packages in `among`, and of
-        these only those that are neither built nor dead, add anything.
-        """
-        levels = [0.0] * len(seconds)
-        for package in reversed(self.order):
-            if (among is not None and package not in among) or self.state[package] not in (
-                State.OPEN,
-                State.WAITING,
-            ):
-                continue
-            behind = max((levels[d] for d in self.dependents[package]), default=0.0)
-            levels[package] = seconds[package] + behind
-        return levels
 
     def blockers(self, package: int) -> Iterator[int]:
         """Direct requirements of `package` that can not be built."""
@@ -241,12 +288,20 @@ class Graph:
                 )
             if dead != self._dead[package]:
                 findings.append(f"package {package}: {self._dead[package]} dead, not {dead}")
+            if any(package not in self.dependents[other] for other in needed):
+                findings.append(
+                    f"package {package}: is not among the dependents of all it requires"
+                )
             if self.state[package] is not self._derive(package):
                 findings.append(f"package {package}: is {self.state[package].name}")
         return findings
 
 
-def _reach(start: Iterable[int], edges: Sequence[Sequence[int]]) -> set[int]:
+#: From so many changed packages on cycles are looked for in the whole graph.
+_MANY = 300
+
+
+def _reach(start: Iterable[int], edges: Sequence[Iterable[int]]) -> set[int]:
     found = set(start)
     work = list(found)
     while work:

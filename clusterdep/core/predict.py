@@ -14,10 +14,12 @@ NEWEST = 0.6
 def learn(history: Iterable[tuple[int, float]]) -> dict[int, float]:
     """Predicted seconds per package from (package, seconds) of builds, oldest first.
 
-    The newest counts most: an exponential mean.
+    The newest counts most: an exponential mean. Builds that took no time say nothing.
     """
     means: dict[int, float] = {}
     for package, seconds in history:
+        if seconds <= 0:
+            continue
         before = means.get(package)
         means[package] = seconds if before is None else before + NEWEST * (seconds - before)
     return means

@@ -235,6 +235,20 @@ class Resolver:
                 self._collisions.look(key, resolution.requires if resolution else ())
         return {key for key, was in before.items() if self._resolutions.get(key) != was}
 
+    def reorder(self, orders: Mapping[int, tuple[int, int]]) -> set[int]:
+        """Gives packages other places in scan order; returns what `apply` does.
+
+        That matters only where several have one name.
+        """
+        again: list[Package] = []
+        for key, order in orders.items():
+            package = self._packages[key]
+            if len(self._named[package.pkgname]) > 1:
+                again.append(package._replace(order=order))
+            else:
+                self._packages[key] = package._replace(order=order)
+        return self.apply(again) if again else set()
+
     def _standing(self, pkgname: bytes) -> Package | None:
         key = self.standing(pkgname)
         return None if key is None else self._packages[key]

@@ -97,7 +97,7 @@ class ReadyQueue:
     def __init__(self, urgency: Callable[[int], tuple[float, ...]]) -> None:
         """`urgency(package)` sorts packages: smaller is more urgent."""
         self._urgency = urgency
-        self._members: set[int] = set()
+        self._members: dict[int, tuple[float, ...]] = {}
         self._heap: list[tuple[tuple[float, ...], int]] = []
 
     def __contains__(self, package: int) -> bool:
@@ -109,22 +109,36 @@ class ReadyQueue:
     def add(self, package: int) -> None:
         """The package is open."""
         if package not in self._members:
-            self._members.add(package)
-            heapq.heappush(self._heap, (self._urgency(package), package))
+            self._push(package)
+
+    def move(self, package: int) -> None:
+        """Its urgency may be another."""
+        if package in self._members and self._members[package] != self._urgency(package):
+            self._push(package)
+
+    def sort(self) -> None:
+        """All urgencies may be others."""
+        self._members = {package: self._urgency(package) for package in self._members}
+        self._heap = [(urgency, package) for package, urgency in self._members.items()]
+        heapq.heapify(self._heap)
+
+    def _push(self, package: int) -> None:
+        urgency = self._members[package] = self._urgency(package)
+        heapq.heappush(self._heap, (urgency, package))
+        if len(self._heap) > 2 * len(self._members) + 64:
+            self.sort()
 
     def discard(self, package: int) -> None:
         """The package is not open any more; its entry in the heap goes when it is met."""
-        self._members.discard(package)
+        self._members.pop(package, None)
 
     def __iter__(self) -> Generator[int, None, None]:
         """Packages in order of urgency; may be left at any time."""
         kept: list[tuple[tuple[float, ...], int]] = []
-        seen: set[int] = set()
         try:
             while self._heap:
                 entry = heapq.heappop(self._heap)
-                if entry[1] in self._members and entry[1] not in seen:
-                    seen.add(entry[1])
+                if self._members.get(entry[1]) == entry[0] and entry not in kept[-1:]:
                     kept.append(entry)
                     yield entry[1]
         finally:

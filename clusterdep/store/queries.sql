@@ -3,6 +3,9 @@
 -- profiles: All profiles.
 SELECT * FROM profile ORDER BY name;
 
+-- profile: One profile.
+SELECT * FROM profile WHERE name = ?;
+
 -- set_complete: A scan or load was completed, or the revision is known.
 UPDATE profile SET complete = max(complete, ?1), revision = CASE ?2 WHEN '' THEN revision ELSE ?2 END
 WHERE id = ?3;
@@ -17,8 +20,9 @@ DELETE FROM selection WHERE profile_id = ?;
 INSERT INTO selection (profile_id, position, entry) VALUES (?, ?, ?);
 
 -- pkgpaths: Directories of a profile in scan order.
-SELECT id, path, position, error, inputs_digest, revision, scanned_at, seconds FROM pkgpath WHERE profile_id = ?
-ORDER BY position, path;
+SELECT id, path, position, scanned_at, seconds, error, inputs_digest, revision, outdated_at,
+    outdated_why
+FROM pkgpath WHERE profile_id = ? ORDER BY position, path;
 
 -- put_pkgpath: The scan of a pkgpath succeeded or failed.
 INSERT INTO pkgpath (profile_id, path, position, scanned_at, seconds, revision, error,
@@ -28,7 +32,20 @@ ON CONFLICT (profile_id, path) DO UPDATE SET position = excluded.position,
     scanned_at = excluded.scanned_at, seconds = excluded.seconds,
     revision = excluded.revision, error = excluded.error,
     inputs_digest = CASE WHEN excluded.error = '' THEN excluded.inputs_digest
-                         ELSE inputs_digest END;
+                         ELSE inputs_digest END,
+    outdated_at = CASE WHEN outdated_at > :since THEN outdated_at END,
+    outdated_why = CASE WHEN outdated_at > :since THEN outdated_why ELSE '' END;
+
+-- pkgpath_id: The number of a pkgpath.
+SELECT id FROM pkgpath WHERE profile_id = ? AND path = ?;
+
+-- enumerate_pkgpath: A pkgpath that was never scanned.
+INSERT INTO pkgpath (profile_id, path, position, scanned_at, outdated_at, outdated_why)
+VALUES (:profile_id, :path, :position, 0, :now, 'was never scanned')
+ON CONFLICT (profile_id, path) DO NOTHING;
+
+-- mark_outdated: A pkgpath is to be scanned (again).
+UPDATE pkgpath SET outdated_at = ?, outdated_why = ? WHERE id = ?;
 
 -- place_pkgpath: A pkgpath's place in the enumeration.
 UPDATE pkgpath SET position = ? WHERE id = ?;
@@ -40,8 +57,12 @@ DELETE FROM pkgpath WHERE id = ?;
 INSERT INTO package (profile_id, pkgpath, variant) VALUES (?, ?, ?)
 ON CONFLICT (profile_id, pkgpath, variant) DO NOTHING;
 
--- package_ids: Identities of a profile.
-SELECT id, pkgpath, variant FROM package WHERE profile_id = ?;
+-- package: One identity.
+SELECT id, variant, fence, held_at, held_why FROM package
+WHERE profile_id = ? AND pkgpath = ? AND variant = ?;
+
+-- unsettle: A delivery is being written (1), or was written to its end (0).
+UPDATE profile SET unsettled = ? WHERE id = ?;
 
 -- put_record: A package's record, new or changed.
 INSERT INTO record (package_id, pkgpath_id, number, pkgname, skip_reason, fail_reason, duplicate,
@@ -66,19 +87,10 @@ DELETE FROM requirement WHERE package_id = ?;
 INSERT INTO requirement (package_id, position, pattern, location, required_id, problem)
 VALUES (?, ?, ?, ?, ?, ?);
 
--- records: Records of a profile in scan order, without the long texts.
-SELECT record.package_id, package.pkgpath, package.variant, record.pkgname, record.skip_reason,
-    record.fail_reason, record.duplicate, record.weight, record.digest, pkgpath.error,
-    pkgpath.inputs_digest, pkgpath.position, record.number, package.fence
-FROM record
-JOIN package ON package.id = record.package_id
-JOIN pkgpath ON pkgpath.id = record.pkgpath_id
-WHERE package.profile_id = ?
-ORDER BY pkgpath.position, pkgpath.path, record.number;
-
--- record_texts: What a merge is compared with.
-SELECT record.package_id, package.pkgpath, package.variant, record.number, record.pkgname,
-    record.digest, record.text, record.duplicate
+-- records: Records of a profile, without the long texts.
+SELECT record.package_id, record.pkgpath_id, package.variant, record.number, record.pkgname,
+    record.skip_reason, record.fail_reason, record.duplicate, record.weight, record.digest,
+    package.fence, package.held_at, package.held_why
 FROM record JOIN package ON package.id = record.package_id
 WHERE package.profile_id = ?;
 
@@ -101,14 +113,30 @@ ORDER BY requirement.package_id, requirement.position;
 SELECT requirement.pattern, requirement.location, requirement.required_id, requirement.problem
 FROM requirement WHERE package_id = ? ORDER BY position;
 
+-- artifact_of: The newest artifact of a package that the repository has.
+SELECT * FROM artifact WHERE package_id = ? AND missing_at IS NULL AND discarded_at IS NULL
+ORDER BY id DESC LIMIT 1;
+
+-- attempts_of: Attempts that may still count against a package, oldest first.
+SELECT id, input_key, outcome, blame, stage, message, host, log FROM attempt
+WHERE package_id = ? AND outcome IN ('failed', 'returned', 'built') AND retried_at IS NULL
+ORDER BY ended_at;
+
 -- artifacts: Newest artifact of each package of a profile that the repository has.
 SELECT artifact.id, artifact.package_id, artifact.pkgname, artifact.sha256, artifact.size,
     artifact.suffix, artifact.content_digest, artifact.input_key, artifact.built_at,
     artifact.attempt_id, artifact.summary
 FROM artifact
 JOIN package ON package.id = artifact.package_id
-WHERE package.profile_id = ? AND artifact.missing_at IS NULL
+WHERE package.profile_id = ? AND artifact.missing_at IS NULL AND artifact.discarded_at IS NULL
 ORDER BY artifact.id;
+
+-- discard_artifacts: The artifacts of a package are there, and count no more.
+UPDATE artifact SET discarded_at = ?, discarded_why = ?
+WHERE package_id = ? AND discarded_at IS NULL;
+
+-- hold: The package is held by an operator, or not any more (NULL).
+UPDATE package SET held_at = ?, held_why = ? WHERE id = ?;
 
 -- add_artifact: A package file that is whole.
 INSERT INTO artifact (package_id, attempt_id, pkgname, sha256, size, suffix, content_digest,

@@ -204,6 +204,8 @@ ALTER TABLE profile ADD COLUMN follow TEXT NOT NULL DEFAULT 'none'
     CHECK (follow IN ('none', 'git', 'cvs', 'hg', 'files'));
 ALTER TABLE profile ADD COLUMN follow_seconds REAL NOT NULL DEFAULT 0;
 ALTER TABLE profile ADD COLUMN followed TEXT NOT NULL DEFAULT '';
+-- A delivery was not written to its end: requirements are made anew.
+ALTER TABLE profile ADD COLUMN unsettled INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE profile ADD COLUMN scans TEXT NOT NULL DEFAULT 'helper'
     CHECK (scans IN ('helper', 'hosts'));
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clusterdep.core.graph import DEAD, Graph, State
+from clusterdep.core.graph import DEAD, Graph, Judge, Listener, State
+from clusterdep.core.levels import Levels
+from clusterdep.core.need import Need
+
+SIZE = int(os.environ.get("TEST_SIZE", "1"))
 
 OWN = (State.OPEN, State.OPEN, State.OPEN, State.SKIPPED, State.PREFAILED, State.UNRESOLVED)
 
@@ -21,6 +26,18 @@ class Facts:
 
     def judge(self, package: int) -> State:
         return self.verdicts[package]
+
+
+def made(
+    requires: list[list[int]], own: list[State], judge: Judge, listener: Listener | None = None
+) -> Graph:
+    """A graph of all these packages, settled."""
+    graph = Graph(judge, listener or (lambda package, old, new: None))
+    for package, needed in enumerate(requires):
+        graph.put(package, needed, own[package])
+    for _ in graph.settle():
+        pass
+    return graph
 
 
 def naive(requires: list[list[int]], own: list[State], verdicts: list[State]) -> list[State]:
@@ -78,7 +95,7 @@ def test_every_change_leaves_what_a_full_derivation_gives(
     requires, own = graph
     facts = Facts([State.OPEN] * len(requires))
     told: dict[int, State] = {}
-    real = Graph(requires, own, facts.judge, lambda p, old, new: told.update({p: new}))
+    real = made(requires, own, facts.judge, lambda p, old, new: told.update({p: new}))
     for _ in range(data.draw(st.integers(0, 12))):
         package = data.draw(st.integers(0, len(requires) - 1))
         facts.verdicts[package] = data.draw(
@@ -100,18 +117,18 @@ def test_chains_lead_to_a_cause_and_cycles_are_cycles(
     graph: tuple[list[list[int]], list[State]],
 ) -> None:
     requires, own = graph
-    real = Graph(requires, own, lambda package: State.OPEN)
+    real = made(requires, own, lambda package: State.OPEN)
     for package in range(len(requires)):
         if real.state[package] is State.BLOCKED:
             chain = real.chain(package)
             assert chain[0] == package
             assert all(b in requires[a] for a, b in pairwise(chain))
             assert real.state[chain[-1]] in DEAD - {State.BLOCKED}
-    for cycle in real.cycles:
+    for cycle in real.cycles.values():
         around = [*cycle, cycle[0]]
         assert all(b in requires[a] for a, b in pairwise(around))
     in_cycles = {p for p in range(len(requires)) if real.state[p] is State.CYCLE}
-    assert in_cycles or not any(real.own[p] is State.CYCLE for p in range(len(requires)))
+    assert in_cycles == {p for p in real.cycles if own[p] is State.OPEN}
 
 
 @settings(max_examples=200, deadline=None)
@@ -121,19 +138,85 @@ def test_bottom_levels_are_longest_paths(
 ) -> None:
     requires, own = graph
     seconds = [float(data.draw(st.integers(1, 50))) for _ in requires]
-    real = Graph(requires, own, lambda package: State.OPEN)
-    counts = {State.OPEN, State.WAITING}
+    real = made(requires, own, lambda package: State.OPEN)
+    levels = Levels(real, lambda p: real.state[p] in COUNTED, seconds.__getitem__)
+    levels.mark_all()
+    levels.settle()
+    assert [levels[p] for p in range(len(requires))] == longest(real, seconds)
 
-    def longest(package: int) -> float:
-        if real.state[package] not in counts:
+
+COUNTED = (State.OPEN, State.WAITING)
+
+
+def longest(graph: Graph, seconds: list[float]) -> list[float]:
+    """Bottom levels by definition."""
+
+    def level(package: int) -> float:
+        if graph.state[package] not in COUNTED:
             return 0.0
-        behind = [longest(d) for d in range(len(requires)) if package in requires[d]]
-        return seconds[package] + max(behind, default=0.0)
+        return seconds[package] + max(map(level, graph.dependents[package]), default=0.0)
 
-    assert real.bottom_levels(seconds) == [longest(p) for p in range(len(requires))]
+    return [level(package) for package in range(len(graph.state))]
+
+
+@settings(max_examples=400 * SIZE, deadline=None)
+@given(graphs(), st.data())
+def test_any_sequence_of_changes_is_the_same_as_starting_with_the_last(
+    graph: tuple[list[list[int]], list[State]], data: st.DataObject
+) -> None:
+    requires, own = graph
+    count = len(requires)
+    verdicts = [State.OPEN] * count
+    told: list[tuple[int, State, State]] = []
+    real = Graph(verdicts.__getitem__, lambda *change: told.append(change))
+    seconds = [float(data.draw(st.integers(1, 50))) for _ in requires]
+    levels = Levels(real, lambda p: real.state[p] in COUNTED, seconds.__getitem__)
+    needed: set[int] = set()
+    need = Need(real, lambda p, now: (needed.add if now else needed.discard)(p))
+    for package in range(count):
+        need.keep(package)
+        real.put(package, requires[package], own[package])
+        levels.mark(package)
+    for _ in range(data.draw(st.integers(1, 8))):
+        steps = real.settle()
+        for _ in range(data.draw(st.integers(0, count))):  # somebody else has a turn meanwhile
+            next(steps, None)
+            package = data.draw(st.integers(0, count - 1))
+            verdicts[package] = data.draw(st.sampled_from((*COUNTED[:1], *BUILT)))
+            real.refresh(package)
+        for _ in steps:
+            pass
+        need.rewire()
+        _choose(need, data, count)
+        for package, old, new in told:
+            if (old in COUNTED) != (new in COUNTED):
+                levels.mark(package)
+        told.clear()
+        levels.settle()
+        assert real.recount() == []
+        assert real.state == naive(requires, own, verdicts)
+        assert needed == real.closure(need.selected)
+        assert [levels[p] for p in range(count)] == longest(real, seconds)
+        assert real.cycles.keys() == {p for p in range(count) if real._reaches_itself(p)}
+        for package in data.draw(st.sets(st.integers(0, count - 1), max_size=3)):
+            others = data.draw(st.lists(st.integers(0, count - 1), max_size=4))
+            for other in (*requires[package], *others, package):
+                levels.mark(other)
+            requires[package] = others
+            own[package] = data.draw(st.sampled_from(OWN))
+            need.keep(package)
+            real.put(package, others, own[package])
+
+
+BUILT = (State.BUILT, State.BUILT, State.FAILED)
+
+
+def _choose(need: Need, data: st.DataObject, count: int) -> None:
+    for package in data.draw(st.sets(st.integers(0, count - 1), max_size=2)):
+        need.choose(package, data.draw(st.booleans()))
 
 
 def test_depth_counts_itself_and_each_dependent_once() -> None:
     # 0 <- 1, 2 <- 3 (a diamond), 4 alone
-    real = Graph([[], [0], [0], [1, 2], []], [State.OPEN] * 5, lambda package: State.OPEN)
+    real = made([[], [0], [0], [1, 2], []], [State.OPEN] * 5, lambda package: State.OPEN)
     assert [real.depth(p) for p in range(5)] == [4, 2, 2, 1, 1]
