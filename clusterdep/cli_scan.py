@@ -140,6 +140,8 @@ class _Run:
         if result.error:
             line = key_line(result.error)
             print(f"clusterdep: scan failed: {result.pkgpath}: {line}", file=sys.stderr)
+        elif result.warning:
+            print(f"clusterdep: make warns in {_first(result)}", file=sys.stderr)
         self.since = self.since or time.monotonic()
         self.found.append(result)
         if len(self.found) >= BATCH or time.monotonic() - self.since > PATIENCE:
@@ -167,6 +169,12 @@ def _parts(results: Iterable[ScanResult]) -> Iterable[pb.PutRecordsRequest]:
                 inputs=_inputs(result.inputs),
             )
         )
+
+
+def _first(result: ScanResult) -> str:
+    """The first line of what make said in a directory, and how many there are."""
+    first, *more = result.warning.splitlines()
+    return f"{result.pkgpath}: {first}" + (f" (and {len(more)} lines more)" if more else "")
 
 
 def _inputs(files: Mapping[str, str]) -> Iterator[pb.InputFile]:

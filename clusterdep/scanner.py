@@ -66,6 +66,7 @@ class ScanResult:
     seconds: float  # wall time
     inputs_digest: str  # hex; of the files that a build of it reads; empty if it failed
     inputs: Mapping[str, str] = field(default_factory=dict)  # those files: digest by path
+    warning: str = ""  # what make said without failing
 
 
 class Scanner:
@@ -239,7 +240,15 @@ class Scanner:
         files = scanned.inputs(pkgpath, own, read, self._seen_as, self._digest_for(pkgpath))
         named = [parse_token(token) for record in records for token in record.depends]
         return (
-            ScanResult(pkgpath, ended.out, "", ended.seconds, files_digest(files), files),
+            ScanResult(
+                pkgpath,
+                ended.out,
+                "",
+                ended.seconds,
+                files_digest(files),
+                files,
+                ended.said.decode(errors="backslashreplace").strip(),
+            ),
             [one.pkgpath.decode() for one in named if not one.why and is_pkgpath(one.pkgpath)],
         )
 
@@ -297,15 +306,19 @@ def _cores() -> int:
 
 
 def _records(pkgpath: str, out: bytes) -> tuple[list[Record], str]:
-    """The records, and if there is not a single good one, why."""
+    """The records; or why there are none, or not all of them can be read.
+
+    A record that is left out would be missed by its dependents, and nobody could tell them why:
+    the pkgpath fails as a whole, and its last good records stay.
+    """
     splitter = Splitter()
     texts = [*splitter.feed(out), *splitter.finish()]
     found = [text if isinstance(text, Refusal) else read(text, pkgpath.encode()) for text in texts]
     good = [one for one in found if isinstance(one, Record)]
     bad = [one for one in found if isinstance(one, Refusal)]
-    if good:
-        return good, ""
-    return [], f"make pbulk-index: {bad[0]}" if bad else "make pbulk-index printed no record"
+    if bad:
+        return [], f"make pbulk-index: {bad[0]}"
+    return good, "" if good else "make pbulk-index printed no record"
 
 
 def _files(directory: Path) -> Iterator[str]:

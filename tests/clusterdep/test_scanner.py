@@ -220,10 +220,18 @@ async def test_every_kind_of_failure_is_recorded_with_what_make_said(tree: Path,
 
 async def test_what_make_only_warns_of_is_no_failure(tree: Path, put: Put) -> None:
     package(put, "a/one", "X!= exit 3\n.warning careful\n.info look\n", depends="half-1.0")
-    script(put, "a/two", "RECORD", "printf 'PKGNAME=\\nALL_DEPENDS=\\n'", "echo >&2 noise")
+    script(put, "a/two", "RECORD", "echo >&2 noise; printf '\\351\\n' >&2")
     results = await scan(tree, ["a/one", "a/two"])
     assert b"ALL_DEPENDS= half-1.0\n" in results["a/one"].records
-    assert results["a/two"].records.count(b"PKGNAME=") == 2
+    assert "careful" in results["a/one"].warning
+    assert results["a/two"].warning == "noise\n\\xe9"
+
+
+async def test_one_bad_record_fails_them_all(tree: Path, put: Put) -> None:
+    script(put, "a/one", "RECORD", "printf 'PKGNAME=\\nALL_DEPENDS=\\n'", "echo >&2 noise")
+    result = await scan_one(tree, "a/one")
+    assert result.error == "make pbulk-index: record 2 (a/one): PKGNAME is empty\nnoise"
+    assert result.records == b""
 
 
 async def test_what_make_says_is_kept_within_bounds(tree: Path, put: Put) -> None:
