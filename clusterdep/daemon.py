@@ -27,6 +27,7 @@ from clusterdep.questions import Questions
 from clusterdep.service import AdminService, FeedService, QueryService, WorkService
 from clusterdep.store.database import Store
 from clusterdep.upkeep import Retention, Upkeep
+from clusterdep.watching import Watching
 from clusterdep.work import Work
 
 log = logging.getLogger("clusterdep.daemon")
@@ -88,7 +89,7 @@ def _server(
     server = grpc.aio.server(interceptors=(FaultInterceptor(),), options=client.SERVER_OPTIONS)
     rpc.add_FeedServicer_to_server(FeedService(feed, orders), server)
     rpc.add_WorkServicer_to_server(WorkService(work), server)
-    rpc.add_QueryServicer_to_server(QueryService(questions), server)
+    rpc.add_QueryServicer_to_server(QueryService(questions, Watching(ledger)), server)
     rpc.add_AdminServicer_to_server(AdminService(orders, upkeep), server)
     return server
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
@@ -21,8 +21,6 @@ from clusterdep.render import (
 from clusterdep.store.database import Row
 from clusterdep.work import Work
 
-#: Events read from the database at a time.
-PAGE = 500
 MOST_FAILURES = 100
 _PROFILES_OF_BLAME = {
     "package": pb.BLAME_PACKAGE,
@@ -281,33 +279,6 @@ class Questions:
         for package, row in newest.items():
             yield package, _artifact(catalog, package, row)
 
-    async def watch(self, request: pb.WatchRequest) -> AsyncIterator[pb.Event]:
-        """Events after a sequence number, then each as it happens.
-
-        Read from the database page by page at the reader's speed: a slow one costs
-        the writer nothing.
-        """
-        store = self.ledger.store
-        bounds = store.row("event_bounds")
-        oldest, last = (int(bounds[0]), int(bounds[1])) if bounds else (0, 0)
-        after = last if request.after < 0 else request.after
-        if 0 < after < oldest - 1:
-            raise Fault(
-                Kind.BEHIND,
-                f"events after {after} are not kept any more; the oldest is {oldest}",
-                f"watch after {oldest - 1}, or after 0",
-            )
-        while True:
-            rows = list(store.rows("events", (after, request.profile, request.profile, PAGE)))
-            for row in rows:
-                after = row["sequence"]
-                yield _event(row)
-            if len(rows) == PAGE:
-                continue
-            if not request.follow:
-                return
-            await self.ledger.changes.wait(30.0)
-
 
 def _causes(catalog: Catalog, package: int) -> list[int]:
     """Packages whose state is why a package has its own."""
@@ -335,16 +306,4 @@ def _artifact(catalog: Catalog, package: int, row: Row) -> pb.ArtifactRecord:
         current=catalog.graph.state[package] is State.BUILT,
         built=row["built_at"],
         attempt=row["attempt_id"] or "",
-    )
-
-
-def _event(row: Row) -> pb.Event:
-    return pb.Event(
-        sequence=row["sequence"],
-        time=row["time"],
-        profile=row["profile"],
-        kind=row["kind"],
-        subject=row["subject"],
-        cause=row["cause"],
-        detail=row["detail"],
     )

@@ -16,6 +16,7 @@ from clusterdep.orders import Orders
 from clusterdep.questions import Questions
 from clusterdep.render import evidence_message
 from clusterdep.upkeep import Upkeep
+from clusterdep.watching import Watching
 from clusterdep.work import Work
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -58,8 +59,9 @@ class WorkService(rpc.WorkServicer):
 class QueryService(rpc.QueryServicer):
     """Read only."""
 
-    def __init__(self, questions: Questions) -> None:
+    def __init__(self, questions: Questions, watching: Watching) -> None:
         self._questions = questions
+        self._watching = watching
 
     async def ListProfiles(
         self, request: pb.ListProfilesRequest, context: Context
@@ -119,7 +121,7 @@ class QueryService(rpc.QueryServicer):
                 yield artifact
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Event]:
-        async for event in self._questions.watch(request):
+        async for event in self._watching.watch(request):
             yield event
 
 

@@ -23,6 +23,7 @@ class Kind(Enum):
     CONFIG = "config"
     CANNOT_CREATE = "cannot create"
     BEHIND = "behind"  # a reader asked for events that are gone
+    LOST = "lost"  # events went before a reader came to them
     INTERRUPTED = "interrupted"
     INTERNAL = "internal"
 
@@ -41,6 +42,7 @@ CODES: dict[Kind, tuple[grpc.StatusCode, int]] = {
     Kind.CONFIG: (grpc.StatusCode.FAILED_PRECONDITION, os.EX_CONFIG),
     Kind.CANNOT_CREATE: (grpc.StatusCode.FAILED_PRECONDITION, os.EX_CANTCREAT),
     Kind.BEHIND: (grpc.StatusCode.OUT_OF_RANGE, os.EX_DATAERR),
+    Kind.LOST: (grpc.StatusCode.DATA_LOSS, os.EX_DATAERR),
     Kind.INTERRUPTED: (grpc.StatusCode.ABORTED, os.EX_TEMPFAIL),
     Kind.INTERNAL: (grpc.StatusCode.INTERNAL, os.EX_SOFTWARE),
 }
@@ -56,7 +58,7 @@ _KINDS: dict[grpc.StatusCode, Kind] = {
     grpc.StatusCode.PERMISSION_DENIED: Kind.DENIED,
     grpc.StatusCode.UNAUTHENTICATED: Kind.DENIED,
     grpc.StatusCode.OUT_OF_RANGE: Kind.BEHIND,
-    grpc.StatusCode.DATA_LOSS: Kind.BEHIND,
+    grpc.StatusCode.DATA_LOSS: Kind.LOST,
     grpc.StatusCode.ABORTED: Kind.INTERRUPTED,
 }
 

@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from clusterdep.api import client
+from clusterdep.api import checking, client
 from clusterdep.api.errors import Fault, Kind
 
 log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
+#: Characters of what is said of a request that can not be read.
+MOST_SAID = 200
 Handler = Any  # grpc.RpcMethodHandler: its fields are typed for synchronous servers only
 
 
@@ -163,7 +166,11 @@ def _answers(path: Path) -> bool:
 
 
 class FaultInterceptor(grpc.aio.ServerInterceptor):
-    """Turns a Fault raised by any method into the status of its call."""
+    """Turns a Fault raised by any method into the status of its call.
+
+    A request that is no message of its type, or has what no message may have, is
+    refused with the reason before its method sees it.
+    """
 
     async def intercept_service(
         self,
@@ -173,6 +180,7 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
+        read = _reading(handler.request_deserializer)
         if handler.response_streaming:
             method = handler.stream_stream if handler.request_streaming else handler.unary_stream
             wrap = (
@@ -180,7 +188,7 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
                 if handler.request_streaming
                 else grpc.unary_stream_rpc_method_handler
             )
-            guarded: Any = _guard_stream(method)
+            guarded: Any = _guard_stream(method, handler.request_streaming)
         else:
             method = handler.stream_unary if handler.request_streaming else handler.unary_unary
             wrap = (
@@ -188,27 +196,68 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
                 if handler.request_streaming
                 else grpc.unary_unary_rpc_method_handler
             )
-            guarded = _guard(method)
-        return wrap(guarded, handler.request_deserializer, handler.response_serializer)
+            guarded = _guard(method, handler.request_streaming)
+        return wrap(guarded, read, handler.response_serializer)
 
 
-def _guard(method: Callable[[Any, Context], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _reading(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """Reads a request; what is wrong with it comes as a Fault in its place."""
+    if deserialize is None:
+        return None
+
+    def read(data: bytes) -> Any:
+        try:
+            request = deserialize(data)
+        except DecodeError as error:
+            return Fault(Kind.DATA, f"the request can not be read: {str(error)[:MOST_SAID]}")
+        wrong = checking.problem(request) if isinstance(request, Message) else ""
+        return Fault(Kind.DATA, wrong) if wrong else request
+
+    return read
+
+
+def _usable(request: Any) -> Any:
+    if isinstance(request, Fault):
+        raise request
+    return request
+
+
+async def _usable_ones(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _usable(request)
+
+
+def _guard(
+    method: Callable[[Any, Context], Awaitable[Any]], streams: bool
+) -> Callable[..., Awaitable[Any]]:
     async def guarded(request: Any, context: Context) -> Any:
         try:
-            return await method(request, context)
+            usable = _usable_ones(request) if streams else _usable(request)
+            return await method(usable, context)
         except Fault as fault:
             await _refuse(context, fault)
+        except grpc.aio.AbortError:
+            raise  # an abort on its way out
+        except Exception:
+            await _fail(context)
 
     return guarded
 
 
-def _guard_stream(method: Callable[[Any, Context], Any]) -> Callable[..., AsyncIterator[Any]]:
+def _guard_stream(
+    method: Callable[[Any, Context], Any], streams: bool
+) -> Callable[..., AsyncIterator[Any]]:
     async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
-            async for answer in method(request, context):
+            usable = _usable_ones(request) if streams else _usable(request)
+            async for answer in method(usable, context):
                 yield answer
         except Fault as fault:
             await _refuse(context, fault)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            await _fail(context)
 
     return guarded
 
@@ -216,4 +265,11 @@ def _guard_stream(method: Callable[[Any, Context], Any]) -> Callable[..., AsyncI
 async def _refuse(context: Context, fault: Fault) -> None:
     if fault.kind is Kind.INTERNAL:
         log.error("call failed: %s", fault.what)
+    await context.abort(fault.code, str(fault))
+
+
+async def _fail(context: Context) -> None:
+    """The daemon is at fault: the log says where, the caller that it is not his."""
+    log.exception("call failed")
+    fault = Fault(Kind.INTERNAL, "a fault of the daemon, not of the call", "its log says more")
     await context.abort(fault.code, str(fault))

@@ -156,6 +156,11 @@ class Store(Reader):
         if changed:
             self.on_change()
 
+    @property
+    def version(self) -> int:
+        """Another number after every row that was written."""
+        return self._connection.total_changes
+
     def room(self) -> int:
         """Bytes that are free on the file system for this user."""
         there = os.statvfs(self.path.parent)

@@ -211,7 +211,7 @@ INSERT INTO event (time, profile, kind, subject, cause, detail) VALUES (?, ?, ?,
 
 -- events: Events after a sequence number.
 SELECT sequence, time, profile, kind, subject, cause, detail FROM event
-WHERE sequence > ? AND (? = '' OR profile = ?) ORDER BY sequence LIMIT ?;
+WHERE sequence > ? ORDER BY sequence LIMIT ?;
 
 -- event_bounds: First and last sequence number that are kept.
 SELECT coalesce((SELECT min(sequence) FROM event), 0),
