@@ -12,11 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from clusterdep.api import client
+from clusterdep.api import client, hosts_file
 from clusterdep.api.errors import Fault, Kind
 
 LEVELS = ("debug", "info", "warning", "error")
-SANDBOXES = ("auto", "mount", "none")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -33,6 +32,8 @@ class Settings:
     hosts: Path | None = None  # the hosts file; None: this machine is the only host
     slots: int = 0  # of this machine; 0: as many as it has cores, if each can have a sandbox
     sandbox: str = "auto"
+    sandbox_base: str = ""  # of chroot: a directory, or a tar file
+    sandbox_memory: int = 0  # for what overlay and chroot change; 0: the disk
     build_user: str = ""  # whom configure and build run as, where the daemon is root
     search_path: str = ""  # PATH of builds; empty: the prefix and the system's directories
     time_limit: float = 8 * 3600.0  # for a whole build, where its grant names none
@@ -143,7 +144,9 @@ KEYS: dict[str, Callable[[object], object]] = {
     "metrics": _host_port,
     "hosts": _file,
     "slots": _count,
-    "sandbox": _one_of(SANDBOXES),
+    "sandbox": _one_of(hosts_file.SANDBOXES),
+    "sandbox_base": hosts_file.sandbox_base,
+    "sandbox_memory": _bytes,
     "build_user": _text,
     "search_path": _text,
     "time_limit": _seconds,
@@ -179,6 +182,9 @@ def load(path: Path | None, **changes: Any) -> Settings:
         raise Fault(Kind.CONFIG, f"the configuration cannot be used:\n{lines}")
     if "hosts" in values:
         values["hosts"] = path.absolute().parent / values["hosts"]
+    if hosts_file.is_archive(values.get("sandbox_base", "")):
+        file = Path(values["sandbox_base"]).expanduser()
+        values["sandbox_base"] = str(path.absolute().parent / file)
     return replace(Settings(), **{**values, **given})
 
 

@@ -67,7 +67,9 @@ def configured_engines(settings: config.Settings, trees: Trees) -> Mapping[str, 
             f"jobs cannot run below {base}: makefiles cannot handle such names",
             "name a state directory of letters, digits and ./+@,~_- with --state DIR",
         )
-    return {LOCALHOST: local_engine(base, LOCALHOST)}
+    own = settings.sandbox_base
+    base_dir = "" if hosts_file.is_archive(own) else own
+    return {LOCALHOST: local_engine(base, LOCALHOST, base_dir=base_dir)}
 
 
 def rules_of(settings: config.Settings) -> Rules:
@@ -76,6 +78,8 @@ def rules_of(settings: config.Settings) -> Rules:
         dispatcher=settings.name,
         slots=settings.slots,
         sandbox=settings.sandbox,
+        sandbox_base=settings.sandbox_base,
+        sandbox_memory=settings.sandbox_memory,
         build_user=settings.build_user,
         search_path=settings.search_path,
         time_limit=settings.time_limit,
@@ -90,6 +94,8 @@ def rules_of(settings: config.Settings) -> Rules:
             rules,
             slots=entry.slots,
             sandbox=entry.sandbox,
+            sandbox_base=entry.sandbox_base,
+            sandbox_memory=entry.sandbox_memory,
             build_user=entry.build_user,
             search_path=entry.search_path or rules.search_path,
             most_time=entry.time_limit,

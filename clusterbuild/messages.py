@@ -14,6 +14,7 @@ from clusterbuild.package_file import valid_pkgname, valid_suffix
 from clusterbuild.repository import Known, Repository
 from clusterbuild.rules import Rules
 from clusterbuild.snapshots import Snapshot
+from clusterdep.api.hosts_file import is_archive
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 
 BLAMES = {
@@ -63,15 +64,21 @@ def sandbox_of(facts: HostFacts, rules: Rules) -> Sandbox:
     if 0 < facts.disk_free < LEAST_DISK:
         free, least = facts.disk_free >> 20, LEAST_DISK >> 20
         raise ValueError(f"its disk is full: {free} MiB are free where it builds, not {least}")
-    kinds = facts.sandboxes if rules.sandbox == "auto" else (rules.sandbox,)
-    if not kinds or kinds[0] not in facts.sandboxes:
+    works = tuple(k for k in facts.sandboxes if k != "chroot" or rules.sandbox_base)
+    kind = rules.sandbox
+    if kind == "auto" and works:
+        kind = works[0]
+    if kind not in works:
+        why = facts.no_sandboxes.get(kind, "")
+        if kind == "chroot" and not rules.sandbox_base:
+            why = "no sandbox_base is set to make its root of"
         raise ValueError(
-            f"sandbox {rules.sandbox} does not work here; those that do: "
-            f"{', '.join(facts.sandboxes) or 'none at all'}"
+            f"sandbox {kind} does not work here{f' ({why})' if why else ''}; those that do: "
+            f"{', '.join(works) or 'none at all'}"
         )
-    if kinds[0] == "none":
+    if kind == "none":
         return Sandbox("none", 1)
-    return Sandbox(kinds[0], rules.slots or max(1, facts.cores))
+    return Sandbox(kind, rules.slots or max(1, facts.cores))
 
 
 def wrong_with(grant: pb.Grant) -> str:
@@ -119,6 +126,7 @@ def spec_of(
     Distfiles stay where they are in the tree: a snapshot has none.
     """
     profile = grant.profile
+    base = rules.sandbox_base if sandbox.kind == "chroot" else ""
     return JobSpec(
         attempt=grant.attempt,
         pkgname=grant.pkgname,
@@ -138,6 +146,9 @@ def spec_of(
         use_destdir=grant.use_destdir or "user-destdir",
         build_user=rules.build_user,
         sandbox=sandbox.kind,
+        base_dir="" if is_archive(base) else base,
+        base_file=Path(base) if is_archive(base) else None,
+        layer_size=rules.sandbox_memory if sandbox.kind in ("overlay", "chroot") else 0,
         slots=slots,
         time_limit=rules.limit(grant.time_limit),
         stage_time_limit=rules.stage_time_limit,

@@ -13,6 +13,8 @@ class Rules:
     dispatcher: str  # its name, stable over restarts
     slots: int = 0  # of a host; 0: as many as it has cores
     sandbox: str = "auto"  # auto, or one of engines.HostFacts.sandboxes
+    sandbox_base: str = ""  # of chroot: a directory on the host, or a tar file here
+    sandbox_memory: int = 0  # for what overlay and chroot change; 0: the host's disk
     build_user: str = ""
     search_path: str = ""
     time_limit: float = 8 * 3600.0

@@ -92,6 +92,6 @@ class JobResult:
     summary: bytes = b""  # pkg_info -X of the package file; empty: could not be had
     stages: tuple[StageTime, ...] = ()  # in the order they ended
     slot: int = 0
-    sandbox: str = ""  # the kind used: mount, none
+    sandbox: str = ""  # the kind used
     started: float = 0.0  # seconds since 1970 on the host's clock
     finished: float = 0.0  # the same

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
@@ -63,11 +63,12 @@ class HostFacts:
     cores: int
     memory: int
     disk_free: int  # where jobs are built
-    sandboxes: tuple[str, ...]  # kinds that were tried and work, best first: mount, none
+    sandboxes: tuple[str, ...]  # kinds that work, best first: mount, overlay, chroot, none
     tools: Mapping[str, str]  # of the tools looked for, those there are: name to path
     boot_id: str
     clock: float  # seconds since 1970 on the host's clock, when it answered
     user: str  # whom jobs run as
+    no_sandboxes: Mapping[str, str] = field(default_factory=dict)  # other kinds, and why not
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,9 @@ class JobSpec:
     use_destdir: str = "user-destdir"  # or "destdir": then installed as root
     build_user: str = ""  # whom configure and build run as where we are root; empty: ourselves
     sandbox: str = "mount"  # one of HostFacts.sandboxes
+    base_dir: str = ""  # of sandbox chroot: a directory on the host to make its root of
+    base_file: Path | None = None  # or a tar file here, which is unpacked there once
+    layer_size: int = 0  # bytes of memory for what overlay and chroot change; 0: on disk
     slots: int = 1  # of the host, one of which is claimed; none needs 1
     time_limit: float = 0.0  # seconds for the whole job; 0: none
     stage_time_limit: float = 0.0  # seconds for each stage; 0: none

@@ -33,6 +33,7 @@ QUICK = 30.0
 START = 60.0
 END = 60.0
 CLEAN = 600.0
+UNPACK = 1800.0
 #: A watcher that says nothing for so long is lost; on the host it says "alive" every 5 seconds.
 SILENCE = 20.0
 #: Exit status of `supervisor start` where files are missing.
@@ -54,11 +55,16 @@ rm -rf ".$2.$$"
 class HostEngine(Engine):
     """One host, reached by `runner`, that builds below the directory `base` of its own.
 
-    `shell` is the host's POSIX shell, for hosts whose sh is none.
+    `shell` is the host's POSIX shell, for hosts whose sh is none; `base_dir` a directory there
+    of which the roots of the sandbox `chroot` are made, if that is what it is to be.
     """
 
-    def __init__(self, name: str, runner: Runner, base: str, shell: str = "sh") -> None:
+    def __init__(
+        self, name: str, runner: Runner, base: str, shell: str = "sh", base_dir: str = ""
+    ) -> None:
         self.name = name
+        self._base_dir = base_dir
+        self._unpacking_base = asyncio.Lock()
         self._runner = runner
         self._base = base
         self._shell = shell
@@ -72,7 +78,8 @@ class HostEngine(Engine):
     async def probe(self) -> HostFacts:
         what = "look at it"
         self._prepared = False
-        done = await self._script(what, "probe", *TOOLS, timeout=QUICK)
+        words = ("--base", self._base_dir) if self._base_dir else ()
+        done = await self._script(what, "probe", *words, *TOOLS, timeout=QUICK)
         with self._understood(what):
             return wire.host_facts(done.out)
 
@@ -80,8 +87,10 @@ class HostEngine(Engine):
         what = f"start the build of {job.pkgname}"
         self._attempt(what, job.attempt)
         kit = await asyncio.to_thread(self._digest, job.kit) if job.kit else ""
+        base = await asyncio.to_thread(self._digest, job.base_file) if job.base_file else ""
+        places = {"tree": self._tree(job), "distdir": self._distdir(job), "base_file": base}
         try:
-            text = wire.job_text(job, kit, tree=self._tree(job), distdir=self._distdir(job))
+            text = wire.job_text(job, kit, **places)
         except ValueError as problem:
             raise EngineError(self.name, what, str(problem), Kind.REFUSED) from None
         files = {required.sha256: required.path for required in job.requirements}
@@ -90,6 +99,8 @@ class HostEngine(Engine):
             files[kit] = job.kit
         if job.snapshot:
             files[job.snapshot] = job.tree
+        if job.base_file:
+            files[base] = job.base_file
         for _ in range(ROUNDS):
             done = await self._script(
                 what,
@@ -105,6 +116,8 @@ class HostEngine(Engine):
             for digest in self._missing(what, done.out, files):
                 if digest == job.snapshot:
                     await self._put_tree(what, digest)
+                elif digest == base:
+                    await self._put_base(what, files[digest], digest)
                 else:
                     await self._put(what, files[digest], digest)
         raise EngineError(
@@ -202,6 +215,16 @@ class HostEngine(Engine):
     async def _put_tree(self, what: str, digest: str) -> None:
         """Sends a snapshot of a tree that the host lacks."""
         raise EngineError(self.name, what, f"the tree {digest} is gone", Kind.ABSENT)
+
+    async def _put_base(self, what: str, archive: Path, digest: str) -> None:
+        """Sends what roots are made of, which a host unpacks once; others that it has go."""
+        async with self._unpacking_base:
+            look = ["test", "-d", f"{self._base}/roots/{digest}"]
+            if (await self._run(what, look, timeout=QUICK)).status == 0:
+                return
+            await self._put(what, archive, digest)
+            await self._script(what, "roots", "unpack", digest, timeout=UNPACK)
+            await self._script(what, "roots", "prune", digest, timeout=UNPACK)
 
     # -- how
 

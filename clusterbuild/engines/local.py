@@ -85,12 +85,14 @@ class LocalRunner:
         """Nothing is held."""
 
 
-def local_engine(base: Path, name: str = "local", shell: str = "sh") -> HostEngine:
+def local_engine(
+    base: Path, name: str = "local", shell: str = "sh", base_dir: str = ""
+) -> HostEngine:
     """The engine for this machine, building below `base`, which is made if need be.
 
-    `base` must be absolute, of letters, digits and ./+@,~_- only.
+    `base` must be absolute, of letters, digits and ./+@,~_- only. `base_dir` as of HostEngine.
     """
-    return HostEngine(name, LocalRunner(), str(base), shell)
+    return HostEngine(name, LocalRunner(), str(base), shell, base_dir)
 
 
 def clean_prefix_command(

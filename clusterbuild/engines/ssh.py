@@ -13,16 +13,16 @@ from typing import Protocol
 from clusterbuild.bulk import Bulk
 from clusterbuild.engines import Distfile, EngineError, HostFacts, JobSpec, Kind
 from clusterbuild.engines.files import local_trouble
-from clusterbuild.engines.host import HostEngine
+from clusterbuild.engines.host import UNPACK, HostEngine
 from clusterbuild.engines.runner import Completed, RunnerError, script_words
 from clusterbuild.remote import Link
 from clusterbuild.ssh_config import Way
-from clusterdep.api.hosts_file import HostEntry
+from clusterdep.api.hosts_file import HostEntry, is_archive
 
 #: Files up to this size go over the connection that is open already, bytes.
 SMALL = 1 << 20
-#: Deadlines, seconds: of a question, of a small file, of unpacking a tree.
-QUICK, SMALL_SECONDS, UNPACK = 30.0, 60.0, 1800.0
+#: Deadlines, seconds: of a question, of a small file.
+QUICK, SMALL_SECONDS = 30.0, 60.0
 #: How often a transfer that broke is begun or resumed, and the first and longest pause between.
 TRIES = 6
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
@@ -237,7 +237,8 @@ class SshEngine(HostEngine):
         )
         link = Link(way, entry.name)
         runner = SshRunner(link, Bulk(way, entry.transfers), entry.sudo, entry.shell)
-        super().__init__(entry.name, runner, entry.base, entry.shell)
+        base_dir = "" if is_archive(entry.sandbox_base) else entry.sandbox_base
+        super().__init__(entry.name, runner, entry.base, entry.shell, base_dir)
         self._entry = entry
         self._trees = trees
         self._find_distfiles = distfiles

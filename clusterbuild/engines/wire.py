@@ -48,10 +48,11 @@ def quote(name: str, value: str) -> str:
     return "{}='{}'\n".format(name, value.replace("'", "'\\''"))
 
 
-def job_text(job: JobSpec, kit: str, *, tree: str, distdir: str) -> bytes:
-    """The job file. `kit` is the kit's SHA256 or empty, `tree` and `distdir` the host's paths.
+def job_text(job: JobSpec, kit: str, *, tree: str, distdir: str, base_file: str = "") -> bytes:
+    """The job file. `tree` and `distdir` are the host's paths.
 
-    Raises ValueError for text that cannot be sent.
+    `kit` and `base_file` are the SHA256 of these files, or empty. Raises ValueError for text that
+    cannot be sent.
     """
     lines = [
         quote(name, str(value))
@@ -71,6 +72,9 @@ def job_text(job: JobSpec, kit: str, *, tree: str, distdir: str) -> bytes:
             ("USE_DESTDIR", job.use_destdir),
             ("BUILD_USER", job.build_user),
             ("SANDBOX", job.sandbox),
+            ("BASE_DIR", job.base_dir),
+            ("BASE_FILE", base_file),
+            ("LAYER_SIZE", job.layer_size),
             ("SLOTS", job.slots),
             ("TIME_LIMIT", math.ceil(job.time_limit)),
             ("STAGE_TIME_LIMIT", math.ceil(job.stage_time_limit)),
@@ -119,10 +123,14 @@ def host_facts(text: bytes) -> HostFacts:
     """What `probe` prints."""
     one: dict[str, str] = {}
     sandboxes: list[str] = []
+    no_sandboxes: dict[str, str] = {}
     tools: dict[str, str] = {}
     for name, value in _facts(text):
         if name == "SANDBOX":
             sandboxes.append(value.split(" ")[0])
+        elif name == "NO_SANDBOX":
+            kind, _, why = value.partition(" ")
+            no_sandboxes[kind] = why
         elif name == "TOOL":
             tool, _, path = value.partition(" ")
             tools[tool] = path
@@ -142,6 +150,7 @@ def host_facts(text: bytes) -> HostFacts:
         boot_id=one.get("BOOT", ""),
         clock=_seconds(one.get("CLOCK", "")),
         user=one.get("USER", ""),
+        no_sandboxes=MappingProxyType(no_sandboxes),
     )
 
 

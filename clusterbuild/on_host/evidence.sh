@@ -77,7 +77,13 @@ evidence_host() {
     fi
     rm -f "$job/.room"
     seen memory 'virtual memory exhausted|Cannot allocate memory|Killed signal terminated program|internal compiler error: Killed|std::bad_alloc|LLVM ERROR: out of memory|\*\*\* Signal 9'
-    seen disk-error 'Input/output error|Read-only file system|Stale (NFS )?file handle|Structure needs cleaning'
+    _eh='Input/output error|Stale (NFS )?file handle|Structure needs cleaning'
+    # In these sandboxes there is much that may only be read.
+    case $J_SANDBOX in
+    overlay | chroot) ;;
+    *) _eh="$_eh|Read-only file system" ;;
+    esac
+    seen disk-error "$_eh"
 }
 
 # evidence_depends STATUS

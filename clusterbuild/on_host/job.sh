@@ -4,7 +4,7 @@
 # number of times, one per line of $J_VARIABLE, $J_REQUIRE, $J_DISTFILE and $J_SCAN.
 JOB_NAMES="ATTEMPT PKGNAME PKGPATH TREE PREFIX PKGDB KIT MAKE DISTDIR MAKE_JOBS BOOTSTRAP \
 USERGROUP_PHASE USE_DESTDIR BUILD_USER SANDBOX SLOTS TIME_LIMIT STAGE_TIME_LIMIT LOG_LIMIT \
-SEARCH_PATH \
+SEARCH_PATH BASE_DIR BASE_FILE LAYER_SIZE \
 KIND ENUMERATE CACHE SCAN_TIME_LIMIT OUTPUT_LIMIT"
 
 # read_job FILE: sets J_*; fails with WHY.
@@ -201,14 +201,27 @@ DISTFILES
 check_sandbox() {
     WHY="SLOTS must be 1 or more"
     [ "$J_SLOTS" -ge 1 ] || return 1
+    : "${J_LAYER_SIZE:=0}"
+    WHY="LAYER_SIZE is not a number of bytes: '$J_LAYER_SIZE'"
+    case $J_LAYER_SIZE in
+    *[!0-9]*) return 1 ;;
+    esac
+    WHY="BASE_FILE is not a sha256 in hex: '$J_BASE_FILE'"
+    [ -z "$J_BASE_FILE" ] || valid_digest "$J_BASE_FILE" || return 1
+    WHY="BASE_DIR is not a usable absolute path: '$J_BASE_DIR'"
+    [ -z "$J_BASE_DIR" ] || valid_path "$J_BASE_DIR" || return 1
     case $J_SANDBOX in
-    mount) ;;
+    mount | overlay) ;;
+    chroot)
+        WHY="SANDBOX chroot needs BASE_DIR or BASE_FILE, and not both"
+        [ -n "$J_BASE_DIR$J_BASE_FILE" ] && { [ -z "$J_BASE_DIR" ] || [ -z "$J_BASE_FILE" ]; }
+        ;;
     none)
         WHY="a host whose sandbox is 'none' has one slot, not $J_SLOTS: they would share the prefix"
         [ "$J_SLOTS" -eq 1 ]
         ;;
     *)
-        WHY="unknown SANDBOX '$J_SANDBOX'; known are mount and none"
+        WHY="unknown SANDBOX '$J_SANDBOX'; known are mount, overlay, chroot and none"
         return 1
         ;;
     esac

@@ -226,13 +226,17 @@ held_slot() {
     return 1
 }
 
-# empty_directory DIR: removes all it holds, also what nobody may write to.
+# empty_directory DIR: removes all it holds, also what nobody may write to or change. Nothing may
+# be mounted there.
 empty_directory() {
     [ -d "$1" ] && [ ! -L "$1" ] || return 0
     for _em in "$1"/* "$1"/.[!.]* "$1"/..?*; do
         [ -e "$_em" ] || [ -L "$_em" ] || continue
         rm -rf "$_em" 2>/dev/null && continue
-        find "$_em" -type d -exec chmod u+rwx {} + 2>/dev/null
+        ! have chattr || chattr -R -f -i -a "$_em" >/dev/null 2>&1
+        ! have chflags || chflags -R 0 "$_em" 2>/dev/null
+        # One by one, so that each can be entered then.
+        find "$_em" -type d ! -perm -700 -exec chmod u+rwx {} \; 2>/dev/null
         rm -rf "$_em" || return 1
     done
 }

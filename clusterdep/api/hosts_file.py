@@ -18,7 +18,9 @@ from clusterdep.api.errors import Fault, Kind
 
 #: Where a host builds unless something else is set; not below /tmp, of which jobs have their own.
 BASE = "/var/tmp/clusterbuild"
-SANDBOXES = ("auto", "mount", "none")
+SANDBOXES = ("auto", "mount", "overlay", "chroot", "none")
+#: How the name of a tar file ends, as what a sandbox's root is made of.
+ARCHIVES = (".tar", ".tgz", ".tar.gz", ".txz", ".tar.xz")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 SIZES = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -40,6 +42,8 @@ class HostEntry:
     sudo: tuple[str, ...] = ()  # words before every command, which make it root's
     slots: int = 0  # 0: as many as it has cores, if each can have a sandbox
     sandbox: str = "auto"
+    sandbox_base: str = ""  # of chroot: a directory on the host, or a tar file on this machine
+    sandbox_memory: int = 0  # for what overlay and chroot change; 0: the host's disk
     build_user: str = ""  # whom configure and build run as, where commands are root's
     base: str = BASE  # directory on the host for everything of ours
     shell: str = "sh"  # a POSIX shell
@@ -148,6 +152,25 @@ _plain_path = _matching(
 )
 _user = _matching(_USER, "the name of a user")
 
+
+def is_archive(base: str) -> bool:
+    """Is a `sandbox_base` a tar file on this machine, and not a directory on the host?"""
+    return base.endswith(ARCHIVES)
+
+
+def sandbox_base(value: object) -> str:
+    """A `sandbox_base` as it stands in a file; raises ValueError saying what it must be."""
+    if value == "" or (isinstance(value, str) and value.isprintable() and is_archive(value)):
+        return str(value)
+    try:
+        return _plain_path(value)
+    except ValueError:
+        kinds = ", ".join(ARCHIVES)
+        raise ValueError(
+            f"an absolute path on the host, of letters, digits and ./+@,~_-, or a file ({kinds})"
+        ) from None
+
+
 #: Keys and how the value of each is read; ValueError says what it must be.
 KEYS: dict[str, Callable[[object], object]] = {
     "name": _matching(NAME, "a name of letters, digits, and . _ -"),
@@ -157,6 +180,8 @@ KEYS: dict[str, Callable[[object], object]] = {
     "sudo": _words,
     "slots": _number(0, 10_000),
     "sandbox": _one_of(SANDBOXES),
+    "sandbox_base": sandbox_base,
+    "sandbox_memory": _bytes,
     "build_user": _or_empty(_user),
     "base": _plain_path,
     "shell": _matching(re.compile(r"(/?[A-Za-z0-9_.+-]+)+"), "a POSIX shell, as sh or /bin/ksh"),
@@ -238,7 +263,11 @@ class _Reader:
         elif name in hosts:
             self._problem((*place, "name"), f"host {name} stands twice")
         elif "name" in values:
-            hosts[name] = HostEntry(**{**defaults, **values})
+            host = HostEntry(**{**defaults, **values})
+            if host.sandbox == "chroot" and not host.sandbox_base:
+                wanted = "a directory on the host or a tar file"
+                self._problem(place, f"host {name}: sandbox chroot needs sandbox_base, {wanted}")
+            hosts[name] = host
 
     def _table(self, place: tuple[str, int], table: object, what: str) -> dict[str, Any]:
         """The values of a table that are right."""
@@ -261,6 +290,9 @@ class _Reader:
         for key in FILES:
             if key in values:
                 values[key] = self._directory / values[key].expanduser()
+        if is_archive(values.get("sandbox_base", "")):
+            file = Path(values["sandbox_base"]).expanduser()
+            values["sandbox_base"] = str(self._directory / file)
         return values
 
     def _problem(self, place: tuple[str | int, ...], what: str) -> None:
