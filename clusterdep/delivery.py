@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.core import inputs, scanindex
+from clusterdep.core.files import Paths, Reads
 
 LONGEST_ERROR = 64 * 1024
 MOST_REFUSALS = 1000
@@ -38,6 +39,7 @@ class Scan:
     inputs_digest: str = ""
     seconds: float = 0.0
     records: dict[str, Staged] = field(default_factory=dict)  # by variant
+    reads: list[Reads] = field(default_factory=list)  # what each record read
 
 
 @dataclass(slots=True)
@@ -45,6 +47,8 @@ class Delivery:
     """The messages of one call so far."""
 
     header: pb.PutHeader
+    paths: Paths = field(default_factory=Paths)  # that scans read
+    tree: str = ""  # where the tree is
     scans: dict[str, Scan] = field(default_factory=dict)  # by pkgpath, in order
     refused: list[pb.Refusal] = field(default_factory=list)
     refused_count: int = 0
@@ -111,6 +115,7 @@ class Delivery:
                 self._refuse(where, f"{path} has a record {again} already")
                 continue
             scan.records[variant] = self._stage(record, len(scan.records))
+            scan.reads.append(self.paths.reads(path, record.scan_depends, self.tree))
 
     def _stage(self, record: scanindex.Record, number: int) -> Staged:
         text = record.brief

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Iterator
 
 from clusterdep.api.errors import Fault, Kind
@@ -47,7 +48,13 @@ class Feed:
         async for part in stream:
             if delivery is None:
                 created = self._open(part)
-                delivery = Delivery(part.header)
+                profile = self.ledger.catalog(part.header.profile).profile
+                delivery = Delivery(
+                    part.header,
+                    self.ledger.files.paths,
+                    profile.tree,
+                    began=part.header.began or math.inf,
+                )
             else:
                 delivery.take(part)
         if delivery is None or delivery.end is None:
@@ -153,6 +160,8 @@ class Feed:
     async def _write(self, writing: Writing) -> Change:
         for _ in writing.commits():
             await asyncio.sleep(0)
+        gone = [writing.catalog.paths[path].id for path in writing.plan.dropped_paths]
+        self.ledger.files.take(writing.catalog.profile.id, writing.files, gone)
         return writing.change
 
     async def reconcile(self, name: str) -> None:

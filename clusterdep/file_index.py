@@ -6,7 +6,8 @@ Nothing is loaded before somebody asks: a daemon that starts answers for its job
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 
 from clusterdep.core.files import Paths, Readers
 from clusterdep.store.database import Store
@@ -40,14 +41,33 @@ class FileIndex:
             self._store.run_many("put_file", self._paths.new_paths)
             self._store.run_many("put_file_set", self._paths.new_sets)
 
-    def written(self, profile: int, pkgpaths: Mapping[int, bytes], gone: Iterable[int]) -> None:
-        """After the commit: what `write` wrote is stored, and these pkgpaths read this now.
+    def write_in_pieces(
+        self, transaction: Callable[[], AbstractContextManager[None]]
+    ) -> Iterator[None]:
+        """The same, in commits of bounded size; each yield follows one."""
+        paths = self.paths
+        while len(paths.new_paths) + len(paths.new_sets) > SLICE:
+            some, few = paths.new_paths[:SLICE], paths.new_sets[: SLICE // 10]
+            with transaction():
+                self._store.run_many("put_file", some)
+                self._store.run_many("put_file_set", few)
+            del paths.new_paths[: len(some)], paths.new_sets[: len(few)]
+            yield
+        with transaction():
+            self.write()
+        self.stored()
 
-        `pkgpaths` are what `core.files.pack` made, by the id of the pkgpath.
-        """
+    def stored(self) -> None:
+        """Right after the commit: what `write` wrote is stored."""
         if self._paths is not None:
             self._paths.new_paths.clear()
             self._paths.new_sets.clear()
+
+    def take(self, profile: int, pkgpaths: Mapping[int, bytes], gone: Iterable[int]) -> None:
+        """After the commit: these pkgpaths read this now, and some are no more.
+
+        `pkgpaths` are what `core.files.pack` made, by the id of the pkgpath.
+        """
         readers = self._readers.get(profile)
         if readers is None:
             return
@@ -67,7 +87,7 @@ class FileIndex:
         """Who reads what in a profile; taken up in slices when first asked for."""
         task = self._whole.get(profile)
         if task is None or (task.done() and (task.cancelled() or task.exception())):
-            # `written` keeps up what is there already, in whatever order it comes.
+            # `take` keeps up what is there already, in whatever order it comes.
             self._readers[profile] = Readers(self.paths)
             task = self._whole[profile] = asyncio.create_task(self._take_up(profile))
         await asyncio.shield(task)

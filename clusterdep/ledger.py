@@ -22,6 +22,7 @@ from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.catalog import Catalog
 from clusterdep.core.leases import Lease, Leases
 from clusterdep.facts import Profile
+from clusterdep.file_index import FileIndex
 from clusterdep.store.database import Row, Store
 
 log = logging.getLogger("clusterdep.ledger")
@@ -145,6 +146,7 @@ class Ledger:
         self.clock = clock
         self.leases = Leases(lease_seconds)
         self.changes = Signal()
+        self.files = FileIndex(store)
         self.catalogs: dict[str, Catalog] = {}
         for profile in self._profiles():
             self.catalogs[profile.name] = Catalog.load(profile, store, self.leases)

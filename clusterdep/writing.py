@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from clusterdep.catalog import Catalog, artifact_of
+from clusterdep.core import files
 from clusterdep.delivery import Delivery
 from clusterdep.facts import Change, Entry, Pkgpath, key_line
 from clusterdep.ledger import Ledger
@@ -36,6 +37,8 @@ class Writing:
     returning: Mapping[int, Row]  # identities of packages that were gone and are back
     word: str  # what this is, for the event
     change: Change = field(init=False)
+    #: What pkgpaths (ids) read, packed.
+    files: dict[int, bytes] = field(init=False, default_factory=dict)
     _places: dict[str, Pkgpath] = field(init=False)
     _new_ids: set[int] = field(init=False)
 
@@ -62,11 +65,13 @@ class Writing:
         dropped = list(self.plan.dropped)
         if len(paths) + len(packages) + len(moved) + len(dropped) <= 2 * COMMIT:
             with self.ledger.transaction():
+                self.ledger.files.write()
                 self._paths(paths)
                 self._packages(packages)
                 self._moves(moved)
                 self._drop(dropped)
                 self._end()
+            self.ledger.files.stored()
         else:
             yield from self._in_pieces(paths, packages, moved, dropped)
 
@@ -80,6 +85,7 @@ class Writing:
         ledger = self.ledger
         with ledger.transaction():
             ledger.store.run("unsettle", (1, self.catalog.profile.id))
+        yield from ledger.files.write_in_pieces(ledger.transaction)
         for some in batches(paths, 2 * COMMIT):
             with ledger.transaction():
                 self._paths(some)
@@ -109,6 +115,7 @@ class Writing:
             old = self.catalog.paths.get(path)
             position = self.plan.positions.get(path, old.position if old else 0)
             revision = self.delivery.header.revision
+            read = files.pack(scan.reads) if scan.reads else b""
             new = Pkgpath(
                 0, path, position, now, scan.seconds, scan.error, scan.inputs_digest, revision
             )
@@ -124,6 +131,7 @@ class Writing:
                     "error": scan.error,
                     "inputs_digest": scan.inputs_digest,
                     "since": self.delivery.began,
+                    "files": read,
                 },
             )
             if old is not None:
@@ -136,6 +144,8 @@ class Writing:
                 row = store.row("pkgpath_id", (profile.id, path))
                 assert row is not None
                 new.id = row["id"]
+            if read:
+                self.files[new.id] = read
             self.change.paths.append(new)
             self._places[path] = new
             if scan.error:

@@ -26,13 +26,14 @@ FROM pkgpath WHERE profile_id = ? ORDER BY position, path;
 
 -- put_pkgpath: The scan of a pkgpath succeeded or failed.
 INSERT INTO pkgpath (profile_id, path, position, scanned_at, seconds, revision, error,
-    inputs_digest)
-VALUES (:profile_id, :path, :position, :scanned_at, :seconds, :revision, :error, :inputs_digest)
+    inputs_digest, files)
+VALUES (:profile_id, :path, :position, :scanned_at, :seconds, :revision, :error, :inputs_digest, :files)
 ON CONFLICT (profile_id, path) DO UPDATE SET position = excluded.position,
     scanned_at = excluded.scanned_at, seconds = excluded.seconds,
     revision = excluded.revision, error = excluded.error,
     inputs_digest = CASE WHEN excluded.error = '' THEN excluded.inputs_digest
                          ELSE inputs_digest END,
+    files = CASE WHEN excluded.error = '' THEN excluded.files ELSE files END,
     outdated_at = CASE WHEN outdated_at > :since THEN outdated_at END,
     outdated_why = CASE WHEN outdated_at > :since THEN outdated_why ELSE '' END;
 

@@ -9,11 +9,16 @@ import struct
 from pathlib import Path
 
 import pytest
+from dep_daemon import Daemon, record
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clusterdep.api.v1 import clusterdep_pb2 as pb
+from clusterdep.cli_feed import put
 from clusterdep.core.files import NAMED, Paths, Readers, Reads, pack, real, unpack
+from clusterdep.file_index import FileIndex
 from clusterdep.scanfile import ScanFile
+from clusterdep.store.database import Store
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("CLUSTERDEP_TESTDATA", ROOT / "../shared/data"))
@@ -173,3 +178,61 @@ def test_the_real_scan_word_by_word() -> None:
     assert len(values) > 1000
     assert set(readers.paths()) == set(truth)
     assert all(readers.of(path) == numbers for path, numbers in truth.items())
+
+
+async def reads(dep: Daemon, profile: str = "p") -> dict[str, set[str]]:
+    """Who reads what, by the database alone."""
+    store = Store(dep.state / "clusterdep.db")
+    try:
+        row = store.row("profile", (profile,))
+        assert row is not None
+        index = FileIndex(store)
+        readers = await index.readers(row["id"])
+        return {
+            place["path"]: readers.files(place["id"])
+            for place in store.rows("pkgpaths", (row["id"],))
+        }
+    finally:
+        store.close()
+
+
+async def test_what_is_delivered_is_stored(dep: Daemon) -> None:
+    common = {"SCAN_DEPENDS": "Makefile ../../mk/a.mk ../../cat/x/Makefile.common /etc/mk.conf"}
+    await dep.load(record("liba-1.0", **common), record("libb-1.0"))
+    expected = {
+        "cat/liba": {"cat/liba/Makefile", "mk/a.mk", "cat/x/Makefile.common", "/etc/mk.conf"},
+        "cat/libb": {"cat/libb/Makefile", "mk/bsd.pkg.mk"},
+    }
+    assert await reads(dep) == expected
+    await dep.stop()
+    await dep.start()
+    # Another variant, another pkgpath gone, and paths that are known from before.
+    again = [
+        record("liba-1.0", MULTI_VERSION=f"V={n}", SCAN_DEPENDS=f"Makefile {n}.mk ../../mk/{n}.mk")
+        for n in "ab"
+    ]
+    await dep.load(*again)
+    names = {"Makefile", "a.mk", "b.mk"}
+    expected = {"cat/liba": {f"cat/liba/{name}" for name in names} | {"mk/a.mk", "mk/b.mk"}}
+    assert await reads(dep) == expected
+
+
+async def test_a_scan_that_fails_says_nothing_of_what_is_read(dep: Daemon) -> None:
+    await dep.load(record("liba-1.0"))
+    header = pb.PutHeader(profile="p", mode=pb.PutHeader.MODE_MERGE)
+    failed = pb.PutScan(pkgpath="cat/liba", error="make: no")
+    await put(dep.caller, header, [pb.PutRecordsRequest(scan=failed)], pb.PutEnd())
+    assert await reads(dep) == {"cat/liba": {"cat/liba/Makefile", "mk/bsd.pkg.mk"}}
+
+
+async def test_many_paths_at_once(dep: Daemon) -> None:
+    """More than are written in one commit."""
+    await dep.load(
+        *(
+            record(f"lib{n}-1.0", SCAN_DEPENDS=f"Makefile x{n}.mk ../../mk/{n}.mk")
+            for n in range(1500)
+        )
+    )
+    found = await reads(dep)
+    assert len(found) == 1500
+    assert found["cat/lib77"] == {"cat/lib77/Makefile", "cat/lib77/x77.mk", "mk/77.mk"}
