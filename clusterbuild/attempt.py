@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clusterbuild.core.blame import Judgement
 from clusterbuild.core.job import Job, Phase
 from clusterbuild.core.result import JobResult
-from clusterbuild.engines import JobState
+from clusterbuild.engines import JobState, Scanned
 from clusterbuild.repository import Known
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 
 
 @dataclass(eq=False)
+class ScanWork:
+    """What an attempt has that scans."""
+
+    grant: pb.ScanGrant
+    snapshot: str = ""  # that it reads; empty: not known any more, after a restart
+    after: int = 0  # the number of the last result that is here
+    answered: int = 0  # pkgpaths that clusterdep was told of
+    lists: list[Scanned] = field(default_factory=list)  # of the tree
+    problems: list[tuple[str, str]] = field(default_factory=list)  # of the lists: where, why
+    report: pb.ScanResult | None = None
+
+
+@dataclass(eq=False)
 class Attempt:
-    """Changed by the dispatcher alone. Times are seconds since 1970, but for `since`."""
+    """Changed by the dispatcher alone. Times are seconds since 1970, but for `since`.
+
+    One that scans has `scan`, and a grant with what it shares with builds; its pkgname says
+    for people what it is.
+    """
 
     job: Job
     grant: pb.Grant
@@ -28,6 +45,7 @@ class Attempt:
     result: JobResult | None = None
     judgement: Judgement | None = None
     kept: Known | None = None
+    scan: ScanWork | None = None
     report: pb.Result | None = None
     task: asyncio.Task[None] | None = None
 
@@ -60,6 +78,7 @@ class Tally:
 
     built: int = 0
     failed: int = 0
+    scanned: int = 0  # jobs that scanned, not pkgpaths
     returned: int = 0
     refused: int = 0  # results that clusterdep refused
     illegal: int = 0  # events that no table allows: faults of this program

@@ -31,6 +31,7 @@ from clusterbuild.log_reader import LogReader
 from clusterbuild.logs import LogTree
 from clusterbuild.metrics import Metrics
 from clusterbuild.rules import Rules
+from clusterbuild.scan_steps import Telling
 from clusterbuild.service import ControlService, LogsService, StatusService
 from clusterbuild.trees import Trees
 from clusterdep.api import client, hosts_file
@@ -134,6 +135,7 @@ async def serve(
                 archive,
                 LogTree(settings.state / "logs"),
                 trees,
+                Telling(exchange.put_scans, exchange.known_pkgpaths),
                 listener=Listener(metrics.reported),
             )
             for engine in engines.values():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clusterbuild.archive import Archive
-from clusterbuild.attempt import Attempt, Listener, Tally
+from clusterbuild.attempt import Attempt, Listener, ScanWork, Tally
 from clusterbuild.core import hosts as host_rules
 from clusterbuild.core import job as job_rules
 from clusterbuild.core.blame import Blame, Case, Gone, Judgement, Overdue, Stopped, judge
@@ -22,10 +22,20 @@ from clusterbuild.core.hosts import Host, NoSlotError, State
 from clusterbuild.core.job import Event, IllegalEventError, Instruction, Job, Phase
 from clusterbuild.engines import Engine, HostFacts, JobState, Life
 from clusterbuild.logs import LogTree
-from clusterbuild.messages import offer_of, result_of, sandbox_of, wrong_with
+from clusterbuild.messages import (
+    like_build,
+    offer_of,
+    result_of,
+    sandbox_of,
+    scan_result_of,
+    wrong_with,
+    wrong_with_scan,
+)
 from clusterbuild.rules import Rules
+from clusterbuild.scan_steps import ScanSteps, Telling
 from clusterbuild.steps import Steps
 from clusterbuild.trees import Trees
+from clusterdep.api import scanned
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 
 log = logging.getLogger("clusterbuild.dispatcher")
@@ -61,6 +71,7 @@ class Dispatcher:
     archive: Archive
     logs: LogTree
     trees: Trees
+    telling: Telling
     clock: Callable[[], float] = time.time  # seconds since 1970, for people
     monotonic: Callable[[], float] = time.monotonic  # for limits and pauses: it never jumps
     listener: Listener = field(default_factory=Listener)
@@ -81,6 +92,14 @@ class Dispatcher:
             self.logs,
             self.trees,
             troubled=self.set_trouble,
+        )
+        self._scan_steps = ScanSteps(
+            lambda: self.rules,
+            self.engines,
+            self.archive,
+            self.trees,
+            self.telling,
+            self._steps.sandbox_of,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving: dict[asyncio.Task[None], str] = {}  # of attempts that are done
@@ -108,6 +127,8 @@ class Dispatcher:
         self._carry_out(attempt, instructions)
         if job.phase is Phase.DONE:
             self.attempts.pop(attempt.name, None)
+        if job.phase is Phase.BUILDING and attempt.scan is not None:
+            self._begin(self._scan_steps.gather(attempt))
         if job.phase is Phase.BUILDING and attempt.seen is not None:
             self._found(attempt, attempt.seen)  # its end may have been told before its start
 
@@ -132,9 +153,10 @@ class Dispatcher:
         return task
 
     async def _do(self, attempt: Attempt, instructions: list[Instruction]) -> None:
+        steps = self._steps if attempt.scan is None else self._scan_steps
         try:
             for instruction in instructions:
-                outcome = await self._steps.carry_out(instruction, attempt)
+                outcome = await steps.carry_out(instruction, attempt)
                 if outcome is not None:
                     self.happen(attempt, *outcome)
         except Exception:
@@ -149,6 +171,15 @@ class Dispatcher:
             self.news.set()
 
     def _report(self, attempt: Attempt) -> None:
+        if attempt.scan is not None:
+            attempt.scan.report = scan_result_of(attempt.scan, attempt.judgement)
+        else:
+            self._report_build(attempt)
+        self._learn(attempt)
+        self.listener.reported(attempt)
+        self.news.set()
+
+    def _report_build(self, attempt: Attempt) -> None:
         grant = attempt.grant
         if attempt.kept is not None:
             attempt.judgement = None
@@ -162,16 +193,14 @@ class Dispatcher:
             stage=attempt.stage,
             log=self.logs.directory(grant.profile.name, grant.pkgname, attempt.name),
         )
-        self._learn(attempt)
-        self.listener.reported(attempt)
-        self.news.set()
 
     def _learn(self, attempt: Attempt) -> None:
         """Counts the outcome, and what it says of the host."""
         host, judgement = self.hosts.get(attempt.host), attempt.judgement
         if judgement is None or judgement.blame is Blame.PACKAGE:
-            self.tally.built += judgement is None
-            self.tally.failed += judgement is not None
+            self.tally.scanned += attempt.scan is not None
+            self.tally.built += judgement is None and attempt.scan is None
+            self.tally.failed += judgement is not None and attempt.scan is None
             if host is not None:
                 self.hosts[host.name] = host_rules.job_worked(host)
             return
@@ -265,7 +294,9 @@ class Dispatcher:
     def request(self, wait_seconds: float) -> pb.ExchangeRequest:
         """Everything there is to say now."""
         self.news.clear()
-        request = pb.ExchangeRequest(dispatcher=self.rules.dispatcher, wait_seconds=wait_seconds)
+        request = pb.ExchangeRequest(
+            dispatcher=self.rules.dispatcher, wait_seconds=wait_seconds, takes_scans=True
+        )
         for name, host in self.hosts.items():
             request.hosts.append(offer_of(host, self.facts.get(name), self.trouble))
         for attempt in self.attempts.values():
@@ -273,8 +304,12 @@ class Dispatcher:
                 request.holding.add(
                     attempt=attempt.name, fence=attempt.grant.fence, stage=attempt.stage
                 )
-            if attempt.report is not None and attempt.phase is Phase.REPORTING:
+            if attempt.phase is not Phase.REPORTING:
+                continue
+            if attempt.report is not None:
                 request.results.append(attempt.report)
+            elif attempt.scan is not None and attempt.scan.report is not None:
+                request.scan_results.append(attempt.scan.report)
         return request
 
     def take(self, answer: pb.ExchangeResponse) -> bool:
@@ -293,7 +328,11 @@ class Dispatcher:
                 new = True
         for grant in answer.grants:
             if grant.attempt not in self.attempts:
-                self._granted(grant)
+                self._granted(self._take_on(grant), wrong_with(grant))
+                new = True
+        for scan in answer.scans:
+            if scan.attempt not in self.attempts:
+                self._granted(self._take_on_scan(scan), wrong_with_scan(scan))
                 new = True
         return new
 
@@ -305,14 +344,12 @@ class Dispatcher:
         else:
             self.happen(attempt, Event.ACCEPTED)
 
-    def _granted(self, grant: pb.Grant) -> None:
-        attempt = self._take_on(grant)
-        wrong = wrong_with(grant)
-        host = self.hosts.get(grant.host)
+    def _granted(self, attempt: Attempt, wrong: str) -> None:
+        host = self.hosts.get(attempt.host)
         if wrong:
             self._give_back(attempt, Blame.INFRASTRUCTURE, wrong)
         elif host is None:
-            self._never_began(attempt, f"host {grant.host!r:.80} is not configured")
+            self._never_began(attempt, f"host {attempt.host!r:.80} is not configured")
         else:
             try:
                 self.hosts[host.name] = host_rules.claim(host, attempt.name)
@@ -328,6 +365,11 @@ class Dispatcher:
         self.attempts[grant.attempt] = attempt
         return attempt
 
+    def _take_on_scan(self, grant: pb.ScanGrant) -> Attempt:
+        attempt = self._take_on(like_build(grant))
+        attempt.scan = ScanWork(grant)
+        return attempt
+
     def _give_back(self, attempt: Attempt, blame: Blame, why: str) -> None:
         attempt.judgement = Judgement(blame, why)
         self.happen(attempt, Event.STOPPED)
@@ -339,16 +381,17 @@ class Dispatcher:
     def adopt(self, leases: Iterable[pb.Lease]) -> None:
         """After a restart: takes on what was granted before. Its hosts are looked at later."""
         for lease in leases:
-            grant = lease.grant
-            if grant.attempt in self.attempts:
+            scans = lease.HasField("scan")
+            if (lease.scan if scans else lease.grant).attempt in self.attempts:
                 continue
-            attempt = self._take_on(grant)
+            attempt = self._take_on_scan(lease.scan) if scans else self._take_on(lease.grant)
             attempt.begun = lease.granted or attempt.begun
-            wrong, host = wrong_with(grant), self.hosts.get(grant.host)
+            wrong = wrong_with_scan(lease.scan) if scans else wrong_with(lease.grant)
+            host = self.hosts.get(attempt.host)
             if wrong:
                 self._give_back(attempt, Blame.INFRASTRUCTURE, wrong)
             elif host is None:
-                self._never_began(attempt, f"host {grant.host!r:.80} is not configured any more")
+                self._never_began(attempt, f"host {attempt.host!r:.80} is not configured any more")
             else:
                 self.hosts[host.name] = host_rules.adopt(host, attempt.name)
 
@@ -383,6 +426,9 @@ class Dispatcher:
                 self.happen(attempt, Event.OVERDUE, Overdue(attempt.phase.value, limit))
 
     def _limit(self, attempt: Attempt) -> float:
+        if attempt.phase is Phase.BUILDING and attempt.scan is not None:
+            # It begins nothing more when it has taken as long as one pkgpath may.
+            return 2 * (attempt.scan.grant.time_limit or scanned.TIME_LIMIT) + GRACE
         if attempt.phase is Phase.BUILDING:
             limit = self.rules.of(attempt.host).limit(attempt.grant.time_limit)
             return limit + GRACE if limit else 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 
 import grpc
@@ -34,6 +34,10 @@ IDLE_PAUSE = 1.0
 #: How long a question may take, seconds.
 QUESTION_SECONDS = 60.0
 TAKE_OVER_SECONDS = 600.0
+#: How long it may take until what scans found is recorded, seconds.
+PUT_SECONDS = 300.0
+#: So many refusals of one call are logged.
+MOST_REFUSALS = 20
 
 
 class Exchange:
@@ -109,6 +113,35 @@ class Exchange:
         except grpc.RpcError as error:
             raise self._fault(error) from error
         return answer
+
+    # -- what scans tell ------------------------------------------------------
+
+    async def put_scans(
+        self, header: pb.PutHeader, scans: Sequence[pb.PutScan], end: pb.PutEnd
+    ) -> None:
+        """What scans found; raises Fault."""
+
+        async def parts() -> AsyncIterator[pb.PutRecordsRequest]:
+            yield pb.PutRecordsRequest(header=header)
+            for scan in scans:
+                yield pb.PutRecordsRequest(scan=scan)
+            yield pb.PutRecordsRequest(end=end)
+
+        try:
+            answer = await self._feed.PutRecords(parts(), timeout=PUT_SECONDS)
+        except grpc.RpcError as error:
+            raise self._fault(error) from error
+        for refusal in answer.refused[:MOST_REFUSALS]:
+            log.warning("scan of %s: %s: %s", header.profile, refusal.where, refusal.why)
+
+    async def known_pkgpaths(self, profile: str) -> list[str]:
+        """The pkgpaths of a profile in scan order; raises Fault."""
+        request = pb.ListPkgpathsRequest(profile=profile)
+        try:
+            stream = self._query.ListPkgpaths(request, timeout=QUESTION_SECONDS)
+            return [pkgpath.path async for pkgpath in stream]
+        except grpc.RpcError as error:
+            raise self._fault(error) from error
 
     def _fault(self, error: grpc.RpcError) -> Fault:
         return fault_of(error, self.connection.address, "clusterdep")

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from clusterbuild.attempt import ScanWork
 from clusterbuild.core.blame import Blame, Judgement, NoRequirement
 from clusterbuild.core.hosts import Host, State
 from clusterbuild.core.result import JobResult
@@ -96,6 +97,33 @@ def wrong_with(grant: pb.Grant) -> str:
         if not plain or not _SHA256.fullmatch(needed.sha256):
             return f"requirement {needed.pkgname!r:.80} is no package file"
     return ""
+
+
+def wrong_with_scan(grant: pb.ScanGrant) -> str:
+    """The same of a scan."""
+    if not _ATTEMPT.fullmatch(grant.attempt):
+        return f"attempt {grant.attempt!r:.80} is no name"
+    if not _PROFILE.fullmatch(grant.profile.name):
+        return f"profile {grant.profile.name!r:.80} is no name"
+    if not grant.profile.tree or not grant.profile.prefix:
+        return f"profile {grant.profile.name} has no tree or no prefix"
+    if bool(grant.pkgpaths) == grant.enumerate:
+        return "a scan has either pkgpaths or the lists of the tree to look at"
+    return ""
+
+
+def like_build(grant: pb.ScanGrant) -> pb.Grant:
+    """What a scan's grant has in common with a build's; its pkgname says what it is."""
+    count = len(grant.pkgpaths)
+    what = f"scan of {grant.pkgpaths[0]}" if count == 1 else f"scan of {count} pkgpaths"
+    return pb.Grant(
+        attempt=grant.attempt,
+        fence=grant.fence,
+        host=grant.host,
+        expires=grant.expires,
+        profile=grant.profile,
+        pkgname="scan of the tree's lists" if grant.enumerate else what,
+    )
 
 
 def requirements_of(grant: pb.Grant, repository: Repository) -> tuple[RequiredFile, ...]:
@@ -201,6 +229,24 @@ def result_of(
         told.blame = BLAMES[judgement.blame]
         told.message = judgement.message[:2000]
         told.stage = result.stage if result is not None else stage
+    return told
+
+
+def scan_result_of(scan: ScanWork, judgement: Judgement | None) -> pb.ScanResult:
+    """What clusterdep is told of a scan that is over."""
+    grant = scan.grant
+    told = pb.ScanResult(attempt=grant.attempt, fence=grant.fence)
+    if judgement is not None:
+        told.blame, told.message = BLAMES[judgement.blame], judgement.message[:2000]
+    elif scan.answered < len(grant.pkgpaths):
+        told.blame = pb.BLAME_OPERATOR
+        told.message = f"it took long: {scan.answered} of {len(grant.pkgpaths)} had their turn"
+    else:
+        told.done = True
+        told.message = "; ".join(
+            f"{'the tree' if where == '.' else where} could not be listed: {why}"
+            for where, why in scan.problems
+        )[:2000]
     return told
 
 

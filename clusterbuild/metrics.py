@@ -40,6 +40,17 @@ class Metrics(Collector):
             ("outcome", "blame"),
             registry=self.registry,
         )
+        self._scans = prometheus.Counter(
+            "clusterbuild_scans",
+            "Jobs that scanned and ended, by outcome (done, returned)",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self._scanned = prometheus.Counter(
+            "clusterbuild_scanned_pkgpaths",
+            "Pkgpaths that were scanned, well or not",
+            registry=self.registry,
+        )
         self._stages = prometheus.Histogram(
             "clusterbuild_stage_duration_seconds",
             "Wall time of stages of builds",
@@ -62,6 +73,10 @@ class Metrics(Collector):
     def reported(self, attempt: Attempt) -> None:
         """An attempt is over, and its result is on its way to clusterdep."""
         judgement = attempt.judgement
+        if attempt.scan is not None:
+            self._scans.labels("returned" if judgement else "done").inc()
+            self._scanned.inc(attempt.scan.answered)
+            return
         if judgement is None:
             outcome, blame = "built", "none"
         else:

@@ -168,6 +168,10 @@ class Snapshots:
             kind, content, path = line.split(" ")
             yield f"{line}\n", kind, _plain(content), _plain(path)
 
+    def files(self, digest: str) -> Iterator[tuple[str, str, str]]:
+        """Of everything in a snapshot: kind, digest or target, path. Raises OSError."""
+        return ((kind, content, path) for _, kind, content, path in self._listing(digest))
+
     def archive(self, digest: str) -> Path:
         """The snapshot as a compressed tar file, whose members are relative to the tree's top.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from clusterbuild.archive import Archive
@@ -16,10 +16,11 @@ from clusterbuild.attempt import Attempt
 from clusterbuild.core.blame import Case, EngineTrouble, Flaw, FlawedFile, Gone, NotKept, Step
 from clusterbuild.core.job import Event, Instruction
 from clusterbuild.core.result import JobResult, Outcome, PackageFile
-from clusterbuild.engines import Engine, EngineError, JobSpec, Kind
+from clusterbuild.engines import Engine, EngineError, Kind
 from clusterbuild.logs import ORDER, LogTree
 from clusterbuild.messages import MissingRequirementError, Sandbox, spec_of
 from clusterbuild.package_file import PackageFileError, valid_suffix
+from clusterbuild.pauses import PASSING, pauses, when_there_is_room
 from clusterbuild.repository import Expected
 from clusterbuild.rules import Rules
 from clusterbuild.trees import Trees
@@ -30,26 +31,11 @@ log = logging.getLogger("clusterbuild.steps")
 #: What a step ends with: the event, and the case that says why if something failed.
 Outcomes = tuple[Event, Case | None]
 
-#: First and longest pause between two tries, seconds.
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 15.0
-#: Troubles that may be over when it is tried again.
-PASSING = frozenset({Kind.UNREACHABLE, Kind.FULL})
-#: How long a start may wait for a slot on the host that should be free, seconds.
-ROOM_SECONDS = 60.0
 #: How long logs of a job that is given back may take to be saved, seconds.
 SAVE_SECONDS = 30.0
 #: Bytes of a log read at once, and kept of one stage where no limit is set.
 PIECE = 1 << 20
 LOG_LIMIT = 1 << 30
-
-
-async def pauses() -> AsyncIterator[None]:
-    """Begins at once, then again after pauses that grow."""
-    pause = FIRST_PAUSE
-    while True:
-        yield
-        await asyncio.sleep(pause)
-        pause = min(LONGEST_PAUSE, pause * 2)
 
 
 class Steps:
@@ -88,6 +74,10 @@ class Steps:
         """A host was probed: what its jobs get from now on."""
         self._sandboxes[host] = (sandbox, slots)
 
+    def sandbox_of(self, host: str) -> tuple[Sandbox, int]:
+        """What the jobs of a host get, and how many slots it has."""
+        return self._sandboxes[host]
+
     async def carry_out(self, instruction: Instruction, attempt: Attempt) -> Outcomes | None:
         """Does it; the event it ends with, None where nobody waits for one."""
         return await self._ways[instruction](attempt)
@@ -114,7 +104,8 @@ class Steps:
             spec = spec_of(
                 attempt.grant, repository, rules, sandbox=sandbox, slots=slots, snapshot=snapshot
             )
-            await self._start_where_there_is_room(attempt, spec)
+            engine = self._engine(attempt)
+            await when_there_is_room(lambda: engine.start(spec))
         except MissingRequirementError as error:
             await self._archive.missing(profile, [error.case.sha256])
             return Event.NOT_STARTED, error.case
@@ -123,18 +114,6 @@ class Steps:
         except (OSError, Fault) as error:
             return Event.NOT_STARTED, NotKept(str(error))
         return Event.STARTED, None
-
-    async def _start_where_there_is_room(self, attempt: Attempt, spec: JobSpec) -> None:
-        """What was left on the host by somebody else may hold a slot until it is cleaned."""
-        give_up = asyncio.get_running_loop().time() + ROOM_SECONDS
-        async for _ in pauses():
-            try:
-                await self._engine(attempt).start(spec)
-                return
-            except EngineError as error:
-                late = asyncio.get_running_loop().time() > give_up
-                if error.kind is not Kind.BUSY or late:
-                    raise
 
     # -- the way back ---------------------------------------------------------
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from clusterbuild.distfiles import Shelf, wanted
 from clusterbuild.engines import Distfile, JobSpec
 from clusterbuild.snapshots import Snapshot, Snapshots
+from clusterbuild.tree_files import TreeFiles
 
 #: How long a tree that nobody has pinned is not looked at again, seconds.
 FRESH_SECONDS = 60.0
@@ -25,22 +26,50 @@ class Trees:
         self._taken: dict[Path, tuple[float, Snapshot]] = {}
         self._taking = asyncio.Lock()
         self._reading = asyncio.Lock()
+        self._generations: dict[str, str] = {}  # of each profile the newest that was looked at for
+        self._files: tuple[str, TreeFiles] | None = None  # of the snapshot that was asked for last
+        self._listing = asyncio.Lock()
 
-    async def of(self, profile: str, tree: Path) -> Snapshot:
-        """What a job of a profile is to be built from: the snapshot that a run has pinned.
+    async def of(self, profile: str, tree: Path, generation: str = "") -> Snapshot:
+        """What a job of a profile is to read: the snapshot that a run has pinned.
 
-        Where none is pinned, the tree as it is, or was a short while ago. Raises Fault.
+        Where none is pinned, the tree as it is, or was a short while ago; for the scans of a
+        generation as it is when the first of them asks. Raises Fault.
         """
         pinned = await asyncio.to_thread(self._snapshots.pinned, profile, tree)
         if pinned is not None:
             return pinned
         async with self._taking:
             at, snapshot = self._taken.get(tree, (0.0, None))
-            if snapshot is None or time.monotonic() - at > FRESH_SECONDS:
+            old = time.monotonic() - at > FRESH_SECONDS
+            if generation:
+                old = self._generations.get(profile) != generation
+            if snapshot is None or old:
                 snapshot = await asyncio.to_thread(self._snapshots.take, tree)
                 self._taken[tree] = (time.monotonic(), snapshot)
                 await asyncio.to_thread(self._snapshots.prune)
+            if generation:
+                self._generations[profile] = generation
             return snapshot
+
+    async def files(self, profile: str, tree: Path, digest: str) -> TreeFiles | None:
+        """The files of a snapshot; with no digest of what jobs of the profile read now.
+
+        None if it is not here any more.
+        """
+        async with self._listing:
+            if not digest:
+                digest = (await self.of(profile, tree)).digest
+            if self._files is None or self._files[0] != digest:
+                read = await asyncio.to_thread(self._read, digest)
+                self._files = None if read is None else (digest, read)
+            return None if self._files is None else self._files[1]
+
+    def _read(self, digest: str) -> TreeFiles | None:
+        try:
+            return TreeFiles(self._snapshots.path_of(digest), self._snapshots.files(digest))
+        except OSError:
+            return None
 
     async def archive(self, digest: str) -> Path:
         """A snapshot as a compressed tar file. Raises OSError."""

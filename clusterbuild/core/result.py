@@ -20,10 +20,15 @@ STAGES = (
 )
 
 
+#: What stands for a stage while a host scans.
+SCAN = "scan"
+
+
 class Outcome(Enum):
     """How a job came to its end on its host."""
 
     BUILT = "built"  # there is a package file
+    SCANNED = "scanned"  # the scan is through; not every pkgpath need have had its turn
     FAILED = "failed"  # a stage failed, or was ended by a limit
     ENDED = "ended"  # it was told to end, or killed from outside, before it was through
     UNABLE = "unable"  # the host could not run it: no stage, or not all of one, had a chance

@@ -22,6 +22,8 @@ __all__ = [
     "Kind",
     "Life",
     "RequiredFile",
+    "ScanList",
+    "Scanned",
 ]
 
 
@@ -94,9 +96,33 @@ class Distfile:
 
 
 @dataclass(frozen=True)
+class ScanList:
+    """What a job scans."""
+
+    pkgpaths: tuple[str, ...]  # one after the other; empty: the lists of the tree instead
+    cache: str  # [A-Za-z0-9_-]{1,64}: jobs with the same share an option cache
+    time_limit: float  # seconds for each; a job begins no other when it has taken as long
+    output_limit: int  # bytes
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What make said in one directory of the tree."""
+
+    number: int  # from 1 on, in the order of the job
+    path: str  # pkgpath; of lists a category, or "." for the top
+    status: int  # exit status, 128+n for signal n
+    late: bool  # it was ended because it took too long
+    seconds: float
+    out: bytes  # whole: if it is longer than the limit, make was ended for that
+    said: bytes  # to its standard error
+
+
+@dataclass(frozen=True)
 class JobSpec:
     """Everything a host needs to build one package. Text must be free of control characters.
 
+    A scan says instead of its package for people what it is, and has no pkgpath.
     Paths of type str are paths on the host, those of type Path are on the dispatcher.
     """
 
@@ -126,6 +152,7 @@ class JobSpec:
     log_limit: int = 0  # bytes for the log of each stage; 0: none
     snapshot: str = ""  # names the content of the tree; empty: only this machine can use it
     distfiles: tuple[Distfile, ...] = ()  # what a host that has not our distdir is sent
+    scan: ScanList | None = None  # if it is no build
     search_path: str = ""  # PATH; empty: PREFIX/bin:PREFIX/sbin:/usr/bin:/bin:/usr/sbin:/sbin
 
 
@@ -216,6 +243,16 @@ class Engine(ABC):
 
         `stage` is one of core.result.STAGES, or "sandbox" for what came before them. ABSENT
         if there is no such job; a log that is not there yet is empty.
+        """
+
+    @abstractmethod
+    async def scanned(
+        self, attempt: str, after: int, most: int = 4 << 20
+    ) -> tuple[str, list[Scanned]]:
+        """Where the host has the tree, and what a scan has found after the number `after`.
+
+        About `most` bytes of it, but one at least if there is one; from a scan that runs, too.
+        ABSENT if there is no such job.
         """
 
     @abstractmethod

@@ -8,7 +8,16 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 from clusterbuild.core.result import STAGES, JobResult
-from clusterbuild.engines import Engine, EngineError, HostFacts, JobSpec, JobState, Kind, wire
+from clusterbuild.engines import (
+    Engine,
+    EngineError,
+    HostFacts,
+    JobSpec,
+    JobState,
+    Kind,
+    Scanned,
+    wire,
+)
 from clusterbuild.engines.files import digest_of, local_trouble, pack, settle
 from clusterbuild.engines.runner import Completed, Runner, RunnerError, script_words
 
@@ -34,10 +43,13 @@ START = 60.0
 END = 60.0
 CLEAN = 600.0
 UNPACK = 1800.0
+SCANNED = 120.0
 #: A watcher that says nothing for so long is lost; on the host it says "alive" every 5 seconds.
 SILENCE = 20.0
 #: Exit status of `supervisor start` where files are missing.
 MISSING = 66
+#: Bytes that the two outputs of one scan may have together, and the table before them.
+OUTPUTS = 40 << 20
 #: How often a start is tried again with the files that were missing.
 ROUNDS = 3
 
@@ -84,7 +96,7 @@ class HostEngine(Engine):
             return wire.host_facts(done.out)
 
     async def start(self, job: JobSpec) -> None:
-        what = f"start the build of {job.pkgname}"
+        what = f"start {'the ' if job.scan else 'the build of '}{job.pkgname}"
         self._attempt(what, job.attempt)
         kit = await asyncio.to_thread(self._digest, job.kit) if job.kit else ""
         base = await asyncio.to_thread(self._digest, job.base_file) if job.base_file else ""
@@ -188,6 +200,16 @@ class HostEngine(Engine):
         words = (attempt, stage, str(offset), str(blocks))
         done = await self._script(what, "read-log", *words, timeout=QUICK, limit=blocks * 4096)
         return done.out[:limit]
+
+    async def scanned(
+        self, attempt: str, after: int, most: int = 4 << 20
+    ) -> tuple[str, list[Scanned]]:
+        what = f"read what {attempt} has scanned"
+        self._attempt(what, attempt)
+        words = (attempt, str(after), str(most))
+        done = await self._script(what, "scanned", *words, timeout=SCANNED, limit=most + OUTPUTS)
+        with self._understood(what):
+            return wire.scanned(done.out, after)
 
     async def end(self, attempt: str) -> None:
         what = f"end {attempt}"

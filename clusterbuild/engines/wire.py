@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from types import MappingProxyType
 
 from clusterbuild.core.result import (
+    SCAN,
     STAGES,
     Evidence,
     JobResult,
@@ -19,13 +20,14 @@ from clusterbuild.core.result import (
     PackageFile,
     StageTime,
 )
-from clusterbuild.engines import HostFacts, JobSpec, JobState, Life
+from clusterbuild.engines import HostFacts, JobSpec, JobState, Life, Scanned
 
 #: A plain file name that is no option, not hidden, and leads nowhere.
 FILE_NAME = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_.+,@~-]{0,254}")
 ATTEMPT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FACT = re.compile(r"([A-Z][A-Z0-9_]*)='((?:[^']|'\\'')*)'")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_SCANNED_PATH = re.compile(r"\.|[A-Za-z0-9_+.][A-Za-z0-9_.+/-]{0,400}")
 _NUMBER = re.compile(r"[0-9]{1,15}")
 _SECONDS = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,6})?")
 #: Longest text of one fact that is taken over.
@@ -58,7 +60,7 @@ def job_text(job: JobSpec, kit: str, *, tree: str, distdir: str, base_file: str 
         quote(name, str(value))
         for name, value in (
             ("ATTEMPT", job.attempt),
-            ("PKGNAME", job.pkgname),
+            ("PKGNAME", "" if job.scan else job.pkgname),
             ("PKGPATH", job.pkgpath),
             ("TREE", tree),
             ("PREFIX", job.prefix),
@@ -91,7 +93,22 @@ def job_text(job: JobSpec, kit: str, *, tree: str, distdir: str, base_file: str 
         )
     for distfile in job.distfiles:
         lines.append(quote("DISTFILE", f"{distfile.name} {distfile.sha256} {distfile.size}"))
+    lines += _scan_lines(job)
     return "".join(lines).encode("ascii")
+
+
+def _scan_lines(job: JobSpec) -> list[str]:
+    scan = job.scan
+    if scan is None:
+        return []
+    return [
+        quote("KIND", SCAN),
+        quote("CACHE", scan.cache),
+        quote("SCAN_TIME_LIMIT", str(max(1, math.ceil(scan.time_limit)))),
+        quote("OUTPUT_LIMIT", str(scan.output_limit)),
+        *(quote("SCAN", pkgpath) for pkgpath in scan.pkgpaths),
+        *([] if scan.pkgpaths else [quote("ENUMERATE", "yes")]),
+    ]
 
 
 # --- from the host
@@ -162,7 +179,7 @@ def job_state(line: bytes) -> JobState | None:
     if len(words) != 9 or words[0] != "job" or not ATTEMPT.fullmatch(words[1]):
         raise NonsenseError(f"not the state of a job: {line[:200]!a}")
     _, attempt, life, stage, age, size, pid, slot, reason = words
-    if stage != "-" and stage not in STAGES:
+    if stage not in ("-", SCAN, *STAGES):
         raise NonsenseError(f"unknown stage {stage[:80]!a}")
     try:
         known = Life(life)
@@ -201,6 +218,39 @@ def _files(text: bytes) -> dict[str, bytes]:
             raise NonsenseError(f"the end of {words[1][:80]!a} is missing")
         files[words[1]], text = rest[:size], rest[size:]
     return files
+
+
+def scanned(text: bytes, after: int) -> tuple[str, list[Scanned]]:
+    """What `scanned` prints: where the tree is, and what make said in each directory."""
+    head, end, rest = text.partition(b"\nend\n")
+    lines = head.decode("ascii", "backslashreplace").split("\n")
+    if not end or not lines[0].startswith("tree "):
+        raise NonsenseError("the table of what was scanned is not whole")
+    found: list[Scanned] = []
+    for line in lines[1:]:
+        words = line.split(" ")
+        if len(words) != 9 or words[0] != "scan" or not _SCANNED_PATH.fullmatch(words[2]):
+            raise NonsenseError(f"not a line about a scan: {line[:200]!a}")
+        number, status, out, said = (_number(words[at]) for at in (1, 3, 7, 8))
+        if number <= (found[-1].number if found else after):
+            raise NonsenseError(f"{words[2]!a} is number {number}, which was told before")
+        found.append(
+            Scanned(
+                number=number,
+                path=words[2],
+                status=status,
+                late=words[6] == "time",
+                seconds=max(0.0, _seconds(words[5]) - _seconds(words[4])),
+                out=rest[:out],
+                said=rest[out : out + said],
+            )
+        )
+        if len(rest) < out + said:
+            raise NonsenseError(f"the end of what was said in {words[2]!a} is missing")
+        rest = rest[out + said :]
+    if rest:
+        raise NonsenseError(f"{len(rest)} bytes that belong to no scan")
+    return lines[0].removeprefix("tree "), found
 
 
 def _stage_times(text: bytes) -> tuple[StageTime, ...]:
@@ -244,7 +294,7 @@ def job_result(attempt: str, text: bytes) -> JobResult:
     except ValueError:
         raise NonsenseError(f"unknown outcome {one['OUTCOME'][:80]!a}") from None
     stage = one.get("STAGE", "")
-    if stage and stage not in STAGES:
+    if stage not in ("", SCAN, *STAGES):
         raise NonsenseError(f"unknown stage {stage[:80]!a}")
     return JobResult(
         attempt=attempt,

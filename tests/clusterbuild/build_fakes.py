@@ -71,6 +71,7 @@ class FakeJob:
     result: JobResult | None = None
     package: bytes = b""
     logs: dict = field(default_factory=dict)
+    scanned: list = field(default_factory=list)
 
 
 class FakeHost:
@@ -215,6 +216,11 @@ class FakeEngine(Engine):
         self._check("read_log")
         return self._job(attempt, "read_log").logs.get(stage, b"")[offset : offset + limit]
 
+    async def scanned(self, attempt, after, most=1 << 20):
+        self._check("scanned")
+        found = self._job(attempt, "scanned").scanned
+        return str(TREE), [one for one in found if one.number > after][:2]
+
     async def end(self, attempt):
         self._check("end")
         job = self._job(attempt, "end")
@@ -236,13 +242,15 @@ class FakeClusterdep(rpc.WorkServicer, rpc.QueryServicer, rpc.FeedServicer):
 
     def __init__(self):
         self.profile = pb.Profile(name="test", tree=str(TREE), prefix="/usr/pkg", complete=True)
-        self.open: list[pb.Grant] = []
+        self.open: list[pb.Grant | pb.ScanGrant] = []
         self.leases: dict[str, pb.Grant] = {}
         self.artifacts: dict[str, pb.ArtifactRecord] = {}
         self.packages: list[str] = []
         self.taken_over: list[pb.TakeOverHeader] = []
         self.requests: list[pb.ExchangeRequest] = []
         self.results: list[pb.Result] = []
+        self.puts: list[list[pb.PutRecordsRequest]] = []
+        self.put_error = None  # a status that refuses what scans found
         self.verdict: dict[str, int] = {}  # for an attempt, else ACCEPTED
         self.recorded: dict[str, pb.Result] = {}
         self.cancel: list[str] = []
@@ -269,6 +277,38 @@ class FakeClusterdep(rpc.WorkServicer, rpc.QueryServicer, rpc.FeedServicer):
         self.open.append(grant)
         self.poke()
         return grant
+
+    def offer_scan(self, *pkgpaths, **fields):
+        """A scan to be granted; of the tree's lists if no pkgpath is named."""
+        self._count += 1
+        grant = pb.ScanGrant(
+            attempt=f"attempt-{self._count}",
+            fence=self._count,
+            profile=self.profile,
+            pkgpaths=pkgpaths,
+            enumerate=not pkgpaths,
+            generation="g",
+            time_limit=100.0,
+            **fields,
+        )
+        self.open.append(grant)
+        self.poke()
+        return grant
+
+    async def PutRecords(self, request_iterator, context):
+        parts = [part async for part in request_iterator]
+        if self.put_error is not None:
+            await context.abort(self.put_error, "not now")
+        self.puts.append(parts)
+        return pb.PutRecordsResponse(pkgpaths=len(parts) - 2)
+
+    def told(self) -> list[pb.PutScan]:
+        """What scans have found, as far as it was told."""
+        return [part.scan for put in self.puts for part in put if part.HasField("scan")]
+
+    async def ListPkgpaths(self, request, context):
+        for path in ("broken/old", "devel/gone"):
+            yield pb.Pkgpath(path=path)
 
     def poke(self):
         self._changed.set()
@@ -302,7 +342,8 @@ class FakeClusterdep(rpc.WorkServicer, rpc.QueryServicer, rpc.FeedServicer):
 
     def _take_results(self, request, answer):
         self.results += request.results
-        for result in request.results if self.give_verdicts else ():
+        every = (*request.results, *request.scan_results)
+        for result in every if self.give_verdicts else ():
             kind = self.verdict.get(result.attempt, pb.Verdict.KIND_ACCEPTED)
             if result.attempt in self.recorded:
                 kind = pb.Verdict.KIND_DUPLICATE
@@ -314,7 +355,7 @@ class FakeClusterdep(rpc.WorkServicer, rpc.QueryServicer, rpc.FeedServicer):
     def _record(self, result):
         self.recorded[result.attempt] = result
         grant = self.leases.get(result.attempt)
-        if result.built and grant is not None:
+        if isinstance(result, pb.Result) and result.built and grant is not None:
             self.artifacts[result.artifact.sha256] = pb.ArtifactRecord(
                 artifact=result.artifact, pkgpath=grant.pkgpath, current=True, built=1.0
             )
@@ -326,20 +367,28 @@ class FakeClusterdep(rpc.WorkServicer, rpc.QueryServicer, rpc.FeedServicer):
             self.leases.pop(attempt, None)
             answer.cancellations.add(attempt=attempt, why="the tree moved on")
         again = [grant for name, grant in self.leases.items() if name not in held]
-        answer.grants.extend(again)
+        for grant in again:
+            self._grant(answer, grant)
         for host in request.hosts:
             free = host.free_slots if host.state == pb.HOST_STATE_READY else 0
             while free > len(again) and self.open:
                 grant = self.open.pop(0)
                 grant.host = host.name
                 self.leases[grant.attempt] = grant
-                answer.grants.append(grant)
+                self._grant(answer, grant)
                 free -= 1
-        return bool(answer.verdicts or answer.cancellations or answer.grants)
+        return bool(answer.verdicts or answer.cancellations or answer.grants or answer.scans)
+
+    @staticmethod
+    def _grant(answer, grant):
+        (answer.scans if isinstance(grant, pb.ScanGrant) else answer.grants).append(grant)
 
     async def ListLeases(self, request, context):
-        leases = [pb.Lease(grant=g, dispatcher=request.dispatcher) for g in self.leases.values()]
-        return pb.ListLeasesResponse(leases=leases)
+        answer = pb.ListLeasesResponse()
+        for grant in self.leases.values():
+            what = {"scan" if isinstance(grant, pb.ScanGrant) else "grant": grant}
+            answer.leases.add(dispatcher=request.dispatcher, **what)
+        return answer
 
     async def ListProfiles(self, request, context):
         return pb.ListProfilesResponse(profiles=[self.profile])
