@@ -421,6 +421,23 @@ def test_a_root_without_namespaces(
 # --- scans
 
 
+def test_scans_as_jobs(host: OnHost, tree: FakeTree, kind: str, greeter: int) -> None:
+    reach = f"busybox nc -w 3 127.0.0.1 {greeter} </dev/null || echo none"
+    directory = tree.root / "x/see"
+    directory.mkdir(parents=True)
+    keep = "echo kept > ${PBULK_CACHE_DIRECTORY}/k"
+    make = f"pbulk-index:\n\t@{reach}; echo x > /etc/{NAME}; {keep}\n"
+    (directory / "Makefile").write_text(make)
+    fields = {"KIND": "scan", "CACHE": "g", "SCAN_TIME_LIMIT": "20", "OUTPUT_LIMIT": "1000"}
+    lines = host.job("s", tree, "x/y", "SCAN='x/see'", **values(host, kind), **fields).splitlines()
+    text = "".join(f"{line}\n" for line in lines if not line.startswith("PKG"))
+    assert host.build("s", text)["OUTCOME"] == "scanned", told(host, "s")
+    assert (host.directory("s") / "scan/1.out").read_text() == "none\n"
+    assert not Path("/etc", NAME).exists()
+    assert [path.read_text() for path in host.base.glob("caches/*/k")] == ["kept\n"]
+    cleaned(host, "s")
+
+
 @pytest.mark.parametrize("shell", ["dash", "busybox"])
 def test_scans_get_what_reaches_the_daemon(
     make_host: MakeHost, tree: FakeTree, top: Path, kind: str, shell: str
