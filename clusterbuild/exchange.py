@@ -91,8 +91,9 @@ class Exchange:
         request = pb.ListPackagesRequest(profile=profile)
         found: dict[str, tuple[str, str]] = {}
         try:
-            async for package in self._query.ListPackages(request, timeout=QUESTION_SECONDS):
-                found.setdefault(package.pkgname, (package.pkgpath, package.variant))
+            async for page in self._query.ListPackages(request, timeout=QUESTION_SECONDS):
+                for package in page.packages:
+                    found.setdefault(package.pkgname, (package.pkgpath, package.variant))
         except grpc.RpcError as error:
             raise self._fault(error) from error
         return found

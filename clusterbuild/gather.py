@@ -50,7 +50,12 @@ async def gather(
     failed = []
     names: set[str] = set()
     request = pb.ListPackagesRequest(profile=profile, needed=True)
-    async for package in query.ListPackages(request, timeout=DEADLINE):
+    packages = [
+        package
+        async for page in query.ListPackages(request, timeout=DEADLINE)
+        for package in page.packages
+    ]
+    for package in packages:
         again = package.pkgname in names
         names.add(package.pkgname)
         if package.status == pb.STATUS_FAILED:
@@ -105,9 +110,12 @@ async def _failed(query: Any, package: pb.Package, ask: bool) -> Failed:
         wanted = pb.PackageRequest(
             profile=package.profile, package=package.pkgname, transitive=True
         )
-        async for other in query.RequiredBy(wanted, timeout=DEADLINE):
-            if other.needed and other.status == pb.STATUS_BLOCKED:
-                blocks.append(other.pkgname)
+        async for page in query.RequiredBy(wanted, timeout=DEADLINE):
+            blocks += [
+                other.pkgname
+                for other in page.packages
+                if other.needed and other.status == pb.STATUS_BLOCKED
+            ]
     return Failed(
         package.pkgname,
         package.pkgpath,

@@ -1,4 +1,4 @@
-"""Commands that only ask: jobs show requires required-by why status events profile history."""
+"""Commands that only ask: what there is, what requires what, what is open, and why."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any
 
 from clusterdep.api.v1 import clusterdep_pb2 as pb
@@ -55,7 +55,16 @@ def add_commands(commands: Subparsers, common: argparse.ArgumentParser) -> None:
         command = add(name, run, text)
         package(command)
         command.add_argument("-t", "--transitive", action="store_true", help="and so on")
+    package(add("breaks", _breaks, "list what can not be built as long as a package is not"))
     package(add("why", _why, "explain why a package has the status it has"))
+    search = add(
+        "search",
+        _search,
+        "find packages by words in pkgname, pkgpath, categories and maintainer, or by a pattern",
+    )
+    profile(search)
+    search.add_argument("words", metavar="WORD", nargs="+", help="all of them, or one pattern")
+    search.add_argument("-n", "--limit", type=int, default=0, help="at most so many; 0: 100")
     status = add("status", _status, "count packages by status, list what failed to scan")
     profile(status)
     status.add_argument(
@@ -74,7 +83,7 @@ def add_commands(commands: Subparsers, common: argparse.ArgumentParser) -> None:
 async def _jobs(caller: Caller, args: argparse.Namespace) -> int:
     request = pb.ListOpenJobsRequest(profile=args.profile, limit=args.limit)
     rows = []
-    async for package in caller.query.ListOpenJobs(request, timeout=DEADLINE):
+    async for package in _each(caller.query.ListOpenJobs(request, timeout=DEADLINE)):
         if args.json:
             print_json(package)
         else:
@@ -129,16 +138,46 @@ def _requirement(requirement: pb.Requirement) -> str:
 
 
 async def _requires(caller: Caller, args: argparse.Namespace) -> int:
-    async for requirement in caller.query.Requires(_request(args), timeout=DEADLINE):
-        if args.json:
-            print_json(requirement)
-        else:
-            print(_requirement(requirement))
+    async for page in caller.query.Requires(_request(args), timeout=DEADLINE):
+        for requirement in page.requirements:
+            if args.json:
+                print_json(requirement)
+            else:
+                print(_requirement(requirement))
     return os.EX_OK
 
 
 async def _required_by(caller: Caller, args: argparse.Namespace) -> int:
-    async for package in caller.query.RequiredBy(_request(args), timeout=DEADLINE):
+    return await _print_packages(args, caller.query.RequiredBy(_request(args), timeout=DEADLINE))
+
+
+async def _breaks(caller: Caller, args: argparse.Namespace) -> int:
+    return await _print_packages(args, caller.query.Breaks(_request(args), timeout=DEADLINE))
+
+
+async def _search(caller: Caller, args: argparse.Namespace) -> int:
+    request = pb.SearchRequest(profile=args.profile, words=" ".join(args.words), limit=args.limit)
+    rows = []
+    found = False
+    async for package in _each(caller.query.Search(request, timeout=DEADLINE)):
+        found = True
+        if args.json:
+            print_json(package)
+        else:
+            rows.append((package.pkgname, package.pkgpath, status_word(package.status)))
+    print_table(rows, ("PKGNAME", "PKGPATH", "STATUS"))
+    return os.EX_OK if found else 1
+
+
+async def _each(pages: AsyncIterable[pb.Packages]) -> AsyncIterator[pb.Package]:
+    """The packages of a list that comes in pages."""
+    async for page in pages:
+        for package in page.packages:
+            yield package
+
+
+async def _print_packages(args: argparse.Namespace, pages: AsyncIterable[pb.Packages]) -> int:
+    async for package in _each(pages):
         if args.json:
             print_json(package)
         else:
@@ -198,7 +237,7 @@ def _print_summary(summary: pb.SummaryResponse) -> None:
 
 async def _status_packages(caller: Caller, args: argparse.Namespace) -> int:
     request = pb.ListPackagesRequest(profile=args.profile)
-    async for package in caller.query.ListPackages(request, timeout=DEADLINE):
+    async for package in _each(caller.query.ListPackages(request, timeout=DEADLINE)):
         if args.json:
             print_json(package)
         else:

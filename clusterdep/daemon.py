@@ -21,6 +21,7 @@ from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.api.v1 import clusterdep_pb2_grpc as rpc
 from clusterdep.feed import Feed
 from clusterdep.ledger import Ledger
+from clusterdep.lists import Lists
 from clusterdep.metrics import Metrics
 from clusterdep.orders import Orders
 from clusterdep.questions import Questions
@@ -89,7 +90,9 @@ def _server(
     server = grpc.aio.server(interceptors=(FaultInterceptor(),), options=client.SERVER_OPTIONS)
     rpc.add_FeedServicer_to_server(FeedService(feed, orders), server)
     rpc.add_WorkServicer_to_server(WorkService(work), server)
-    rpc.add_QueryServicer_to_server(QueryService(questions, Watching(ledger)), server)
+    rpc.add_QueryServicer_to_server(
+        QueryService(questions, Lists(ledger, questions), Watching(ledger)), server
+    )
     rpc.add_AdminServicer_to_server(AdminService(orders, upkeep), server)
     return server
 

@@ -46,7 +46,10 @@ class Questions:
         catalog = self.ledger.catalog(name)
         every, needed, selected = catalog.count()
         leases = sum(lease.profile == catalog.profile.name for lease in self.ledger.leases)
-        startable = sum(self._work.could_ever_run(catalog.job(p)) for p in catalog.ready)
+        # All jobs of a profile ask for the same platform: one speaks for all.
+        first = next(iter(catalog.ready), None)
+        possible = first is not None and self._work.could_ever_run(catalog.job(first))
+        startable = len(catalog.ready) if possible else 0
         answer = pb.SummaryResponse(
             profile=profile_message(catalog.profile),
             pkgpaths=len(catalog.paths),
@@ -87,38 +90,15 @@ class Questions:
                 error=place.error,
             )
 
-    def open_jobs(self, name: str, limit: int) -> Iterator[pb.Package]:
-        """What could be built now, most urgent first."""
-        catalogs = [self.ledger.catalog(name)] if name else list(self.ledger.catalogs.values())
-        count = 0
-        for catalog in catalogs:
-            for package in list(catalog.ready):
-                if limit and count >= limit:
-                    return
-                count += 1
-                yield package_message(catalog, package)
-
-    def packages(self, request: pb.ListPackagesRequest) -> Iterator[pb.Package]:
-        """Packages of a profile in scan order."""
-        catalog = self.ledger.catalog(request.profile)
-        wanted = set(request.statuses)
-        for package in list(catalog.in_order()):
-            if request.selected and package not in catalog.selected:
-                continue
-            if request.needed and package not in catalog.needed:
-                continue
-            if not wanted or STATUSES[catalog.status(package)] in wanted:
-                yield package_message(catalog, package)
-
     def package(self, request: pb.PackageRequest) -> pb.PackageDetail:
         """One package with its record."""
-        catalog, package = self._find(request)
+        catalog, package = self.find(request)
         entry = catalog.entries[package]
         row = self.ledger.store.row("record_text", (entry.id,))
         detail = pb.PackageDetail(
             package=package_message(catalog, package, depth=True),
             record=row["text"] if row else b"",
-            requirements=self._requirements(catalog, package),
+            requirements=self.requirements(catalog, package),
             scan_error=catalog.scan_failures.get(entry.pkgpath, ""),
         )
         stored = self.ledger.store.row("artifact_of", (entry.id,))
@@ -126,13 +106,15 @@ class Questions:
             detail.artifact.CopyFrom(_artifact(catalog, package, stored))
         return detail
 
-    def _find(self, request: pb.PackageRequest) -> tuple[Catalog, int]:
+    def find(self, request: pb.PackageRequest) -> tuple[Catalog, int]:
+        """The one package that is asked about. Raises Fault."""
         if not request.package:
             raise Fault(Kind.DATA, "no package is named")
         catalog = self.ledger.catalog(request.profile)
         return catalog, catalog.find(request.package, request.variant)
 
-    def _requirements(self, catalog: Catalog, package: int) -> list[pb.Requirement]:
+    def requirements(self, catalog: Catalog, package: int) -> list[pb.Requirement]:
+        """The patterns of a package, and what each was resolved to."""
         found = []
         for row in self.ledger.store.rows("requirements", (catalog.entries[package].id,)):
             required = catalog.index.get(row["required_id"])
@@ -148,34 +130,9 @@ class Questions:
             )
         return found
 
-    def requires(self, request: pb.PackageRequest) -> Iterator[pb.Requirement]:
-        """What a package requires; transitively, each package once and without a pattern."""
-        catalog, package = self._find(request)
-        if not request.transitive:
-            yield from self._requirements(catalog, package)
-            return
-        found = catalog.graph.closure((package,)) - {package}
-        for other in sorted(found, key=lambda p: catalog.entries[p].order):
-            yield pb.Requirement(
-                pkgpath=catalog.entries[other].pkgpath,
-                pkgname=catalog.entries[other].pkgname,
-                status=STATUSES[catalog.status(other)],
-            )
-
-    def required_by(self, request: pb.PackageRequest) -> Iterator[pb.Package]:
-        """What requires a package, in scan order."""
-        catalog, package = self._find(request)
-        found = (
-            catalog.graph.dependent_closure((package,)) - {package}
-            if request.transitive
-            else set(catalog.graph.dependents[package])
-        )
-        for other in sorted(found, key=lambda p: catalog.entries[p].order):
-            yield package_message(catalog, other)
-
     def why(self, request: pb.PackageRequest) -> Evidence:
         """Why a package has the status it has."""
-        catalog, package = self._find(request)
+        catalog, package = self.find(request)
         return explain(
             package,
             lambda p: catalog.entries[p].pkgname,
@@ -236,6 +193,8 @@ class Questions:
             profile_id = catalog.profile.id
             if request.package:
                 package_id = catalog.entries[catalog.find(request.package)].id
+        if request.limit < 0:
+            raise Fault(Kind.DATA, f"limit is {request.limit}", "0 means 100")
         values = {
             "profile_id": profile_id,
             "package_id": package_id,

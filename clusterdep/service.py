@@ -12,6 +12,7 @@ from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.api.v1 import clusterdep_pb2_grpc as rpc
 from clusterdep.feed import Feed
+from clusterdep.lists import Lists
 from clusterdep.orders import Orders
 from clusterdep.questions import Questions
 from clusterdep.render import evidence_message
@@ -59,8 +60,9 @@ class WorkService(rpc.WorkServicer):
 class QueryService(rpc.QueryServicer):
     """Read only."""
 
-    def __init__(self, questions: Questions, watching: Watching) -> None:
+    def __init__(self, questions: Questions, lists: Lists, watching: Watching) -> None:
         self._questions = questions
+        self._lists = lists
         self._watching = watching
 
     async def ListProfiles(
@@ -79,30 +81,42 @@ class QueryService(rpc.QueryServicer):
 
     async def ListOpenJobs(
         self, request: pb.ListOpenJobsRequest, context: Context
-    ) -> AsyncIterator[pb.Package]:
-        for package in self._questions.open_jobs(request.profile, request.limit):
-            yield package
+    ) -> AsyncIterator[pb.Packages]:
+        for page in self._lists.open_jobs(request.profile, request.limit):
+            yield page
 
     async def ListPackages(
         self, request: pb.ListPackagesRequest, context: Context
-    ) -> AsyncIterator[pb.Package]:
-        for package in self._questions.packages(request):
-            yield package
+    ) -> AsyncIterator[pb.Packages]:
+        for page in self._lists.packages(request):
+            yield page
 
     async def GetPackage(self, request: pb.PackageRequest, context: Context) -> pb.PackageDetail:
         return self._questions.package(request)
 
     async def Requires(
         self, request: pb.PackageRequest, context: Context
-    ) -> AsyncIterator[pb.Requirement]:
-        for requirement in self._questions.requires(request):
-            yield requirement
+    ) -> AsyncIterator[pb.Requirements]:
+        for page in self._lists.requires(request):
+            yield page
 
     async def RequiredBy(
         self, request: pb.PackageRequest, context: Context
-    ) -> AsyncIterator[pb.Package]:
-        for package in self._questions.required_by(request):
-            yield package
+    ) -> AsyncIterator[pb.Packages]:
+        for page in self._lists.required_by(request):
+            yield page
+
+    async def Breaks(
+        self, request: pb.PackageRequest, context: Context
+    ) -> AsyncIterator[pb.Packages]:
+        for page in self._lists.breaks(request):
+            yield page
+
+    async def Search(
+        self, request: pb.SearchRequest, context: Context
+    ) -> AsyncIterator[pb.Packages]:
+        async for page in self._lists.search(request):
+            yield page
 
     async def Why(self, request: pb.PackageRequest, context: Context) -> pb.Evidence:
         return evidence_message(self._questions.why(request))

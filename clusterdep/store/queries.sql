@@ -95,6 +95,11 @@ SELECT record.package_id, record.pkgpath_id, package.variant, record.number, rec
 FROM record JOIN package ON package.id = record.package_id
 WHERE package.profile_id = ?;
 
+-- texts: What is searched, in scan order.
+SELECT record.package_id, record.pkgname, pkgpath.path, record.text
+FROM pkgpath JOIN record ON record.pkgpath_id = pkgpath.id
+WHERE pkgpath.profile_id = ? ORDER BY pkgpath.position, record.number;
+
 -- record_text: One record, whole.
 SELECT text FROM record WHERE package_id = ?;
 

@@ -89,7 +89,8 @@ class Daemon:
         request = pb.ListPackagesRequest(profile=profile)
         return {
             package.pkgname: pb.Status.Name(package.status)[7:].lower()
-            async for package in self.caller.query.ListPackages(request)
+            async for page in self.caller.query.ListPackages(request)
+            for package in page.packages
         }
 
     async def exchange(self, wait: float = 0.0, **fields: object) -> pb.ExchangeResponse:

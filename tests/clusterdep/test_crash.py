@@ -118,7 +118,8 @@ async def test_killed_while_it_works(tmp_path: Path) -> None:
         await there.check()
         statuses = {
             p.pkgname: p.status
-            async for p in there.caller.query.ListPackages(pb.ListPackagesRequest(profile="p"))
+            async for page in there.caller.query.ListPackages(pb.ListPackagesRequest(profile="p"))
+            for p in page.packages
         }
         lost = {name for name in accepted if statuses[name] != pb.STATUS_BUILT}
         assert not lost
@@ -151,7 +152,8 @@ async def test_killed_while_it_loads(tmp_path: Path) -> None:
         await there.check()
         versions = {
             p.pkgname.rpartition("-")[2]
-            async for p in there.caller.query.ListPackages(pb.ListPackagesRequest(profile="p"))
+            async for page in there.caller.query.ListPackages(pb.ListPackagesRequest(profile="p"))
+            for p in page.packages
         }
         assert len(versions) == 1, "a load happened by half"
         if done and task.exception() is None:

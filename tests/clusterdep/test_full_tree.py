@@ -35,7 +35,12 @@ async def test_a_real_tree_is_loaded_and_understood(dep: Daemon) -> None:
 
     async def patterns(name: str) -> list[str]:
         request = pb.PackageRequest(profile="p", package=name)
-        return [r.pattern async for r in dep.caller.query.Requires(request) if not r.pkgname]
+        return [
+            requirement.pattern
+            async for page in dep.caller.query.Requires(request)
+            for requirement in page.requirements
+            if not requirement.pkgname
+        ]
 
     assert await patterns("py313-libagent") == ["py313-daemon>=2.3.0"]
     assert await patterns("py311-buildbot-badges") == ["py311-buildbot-[0-9]*"]
