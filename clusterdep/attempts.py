@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from clusterdep import origins
 from clusterdep.catalog import Catalog
 from clusterdep.core import leases as rules
 from clusterdep.core.graph import State
@@ -80,6 +81,8 @@ class Attempts:
         catalog.take(package)
 
     def _store_lease(self, lease: Lease) -> None:
+        catalog = self.ledger.catalogs[lease.profile]
+        origin = origins.current(self.ledger.store, catalog, catalog.index[lease.package])
         self.ledger.store.run(
             "add_lease",
             {
@@ -89,7 +92,8 @@ class Attempts:
                 "dispatcher": lease.dispatcher,
                 "host": lease.host,
                 "granted_at": lease.granted,
-            },
+            }
+            | origin.columns(),
         )
 
     def expire(self) -> int:

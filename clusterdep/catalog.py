@@ -56,6 +56,11 @@ class Catalog:
         self.held: set[int] = set()
         #: While a large change is worked off, in steps, nothing is granted.
         self.settling = False
+        #: Where pbulk would have chosen another requirement: ids of package, requirement
+        #: and pbulk's, with the pattern second. Kept up by the feed.
+        self.differences: list[tuple[int, str, int, int]] = []
+        #: Packages that became open although they have an artifact, since somebody asked.
+        self.reopened: dict[int, None] = {}
         self._unknown = predict.unknown({})
         self._free: list[int] = []
         self._removed: list[int] = []  # they become free when what follows is settled
@@ -96,6 +101,7 @@ class Catalog:
         catalog._load_history(store)
         for _ in catalog._settle(change):
             pass
+        catalog.reopened.clear()
         return catalog
 
     def _load_artifacts(self, store: Store) -> None:
@@ -282,6 +288,8 @@ class Catalog:
         self._tally[new, *place] += 1
         if new is State.OPEN:
             self._offer(package)
+            if package in self.artifacts:
+                self.reopened[package] = None
         elif old is State.OPEN:
             self._ready.discard(package)
         if (old in _COUNTED) != (new in _COUNTED):
@@ -388,6 +396,25 @@ class Catalog:
     def _has(self, lease: Lease) -> bool:
         return lease.profile == self.profile.name and lease.package in self.index
 
+    def collisions(self) -> list[tuple[int, int, int]]:
+        """Packages with two requirements of one pkgbase, which can not be installed together.
+
+        (package, one of the two, the other), in scan order. Direct requirements only: what
+        those need when they are installed is not in a record, which does not tell it from
+        what they need when they are built.
+        """
+        found = []
+        entries = self.entries
+        for packages in self.by_base.values():
+            if len(packages) < 2:
+                continue
+            first: dict[int, int] = {}
+            for required in sorted(packages, key=lambda package: entries[package].order):
+                for package in self.graph.dependents[required]:
+                    if first.setdefault(package, required) != required:
+                        found.append((package, first[package], required))
+        return sorted(found, key=lambda one: [entries[package].order for package in one])
+
     # ---- finding
 
     def find(self, text: str, variant: str = "") -> int:
@@ -437,6 +464,10 @@ class Catalog:
         return status_of(
             self.graph.state[package], self.lease(package) is not None, package in self.held
         )
+
+    def is_open(self, package: int) -> bool:
+        """Whether it is there, and could be built now."""
+        return package in self.entries and self.graph.state[package] is State.OPEN
 
     def lease(self, package: int) -> Lease | None:
         """Its lease, if it has one."""
@@ -589,6 +620,7 @@ def artifact_of(row: Row) -> Artifact:
         row["built_at"],
         row["attempt_id"] or "",
         runtime_patterns(row["summary"]),
+        row["dispatcher"],
     )
 
 

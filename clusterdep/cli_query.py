@@ -117,6 +117,10 @@ async def _show(caller: Caller, args: argparse.Namespace) -> int:
         current = "current" if artifact.current else "stale"
         print(f"artifact     {artifact.artifact.pkgname}, {current}, built {_time(artifact.built)}")
         print(f"             sha256 {artifact.artifact.sha256}, {artifact.artifact.size} bytes")
+        if artifact.dispatcher:
+            print(f"             in the repository of {artifact.dispatcher}")
+    for reason in detail.stale:
+        print(f"stale        {reason}")
     if detail.scan_error:
         print("scan error   " + detail.scan_error.strip().replace("\n", "\n             "))
     print("requirements" if detail.requirements else "requirements none")
@@ -233,6 +237,10 @@ def _print_summary(summary: pb.SummaryResponse) -> None:
         print(f"  selection: nothing is called {entry}")
     for failure in summary.failures:
         print(f"  scan failed: {failure.pkgpath}: {failure.error}")
+    for one in summary.differences:
+        print(f"  {one.pkgname} requires {one.chosen} for {one.pattern}; pbulk: {one.pbulk}")
+    for both in summary.collisions:
+        print(f"  {both.pkgname} requires {both.first} and {both.second}, which collide")
 
 
 async def _status_packages(caller: Caller, args: argparse.Namespace) -> int:

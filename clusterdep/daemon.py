@@ -63,11 +63,13 @@ async def serve(path: Path | None, settings: config.Settings) -> None:
             log.info("serving at %s, database %s", settings.address, settings.database)
             upkeep.on_writable = functools.partial(health.say, WRITING)
             looking_after = asyncio.create_task(upkeep.run())
+            comparing = asyncio.create_task(feed.compare())
             try:
                 await _run(ledger, work, _on_signals(path, orders))
             finally:
                 log.info("stopping")
                 looking_after.cancel()
+                comparing.cancel()
                 work.stop()
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from clusterdep import origins
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.core import inputs, scanindex
@@ -38,6 +39,7 @@ class Scan:
     error: str = ""
     inputs_digest: str = ""
     seconds: float = 0.0
+    listing: bytes = b""  # the files behind the digest, packed; empty: unknown
     records: dict[str, Staged] = field(default_factory=dict)  # by variant
     reads: list[Reads] = field(default_factory=list)  # what each record read
 
@@ -91,6 +93,10 @@ class Delivery:
         found = self.scans[scan.pkgpath] = Scan(
             scan.error[:LONGEST_ERROR], scan.inputs_digest, scan.seconds
         )
+        if scan.inputs and not scan.error:
+            files = {file.path: file.digest for file in scan.inputs}
+            found.inputs_digest = scan.inputs_digest or inputs.files_digest(files)
+            found.listing = origins.pack(inputs.write_listing(files))
         if scan.error:
             return
         before = self.refused_count

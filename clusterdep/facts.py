@@ -113,6 +113,7 @@ class Artifact:
     built_at: float
     attempt: str
     runtime: tuple[bytes, ...]  # the patterns it needs when it runs
+    dispatcher: str = ""  # in whose repository it is; empty: unknown
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from clusterdep.core import resolve
 from clusterdep.delivery import Delivery, Identity
 from clusterdep.facts import Change, Entry
 from clusterdep.ledger import Ledger, in_steps
-from clusterdep.plan import Plan, make_plan, place, reconciled, stored_package
+from clusterdep.plan import Plan, differences, make_plan, place, reconciled, stored_package
 from clusterdep.store.database import Row
 from clusterdep.writing import COMMIT, Writing, batches
 
@@ -146,6 +146,7 @@ class Feed:
             self._resolvers.pop(name, None)
             raise
         self._resolvers[name] = made
+        catalog.differences = plan.differences
         await self.ledger.work_off(catalog, catalog.apply(change))
         return pb.PutRecordsResponse(
             records=delivery.count,
@@ -176,7 +177,17 @@ class Feed:
                 plan = await asyncio.to_thread(reconciled, catalog, resolver)
             writing = Writing(self.ledger, catalog, delivery, plan, {}, "resolved anew")
             change = await self._write(writing)
+            catalog.differences = plan.differences
             await self.ledger.work_off(catalog, catalog.apply(change))
+
+    async def compare(self) -> None:
+        """Finds out where pbulk would have chosen otherwise, for profiles with another rule."""
+        for name, catalog in list(self.ledger.catalogs.items()):
+            if catalog.profile.resolver != resolve.Rule.PBULK:
+                async with self.lock(name):
+                    resolver = await self.resolver(catalog)
+                    if resolver is not None:
+                        catalog.differences = differences(resolver)
 
     async def recover(self) -> None:
         """Ends what an earlier daemon left unsettled. To be called before anything is served."""

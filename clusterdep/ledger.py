@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 
+from clusterdep import origins
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.catalog import Catalog
@@ -216,7 +217,32 @@ class Ledger:
         """
         with self.store.transaction():
             yield
-        asyncio.get_running_loop().call_soon(self.changes.set)
+        asyncio.get_running_loop().call_soon(self._committed)
+
+    def _committed(self) -> None:
+        self._tell_stale()
+        self.changes.set()
+
+    def _tell_stale(self) -> None:
+        """An event for each package that is open because its artifact is stale, and why.
+
+        Derived from what was committed, and lost if that can not be written now.
+        """
+        for name, catalog in self.catalogs.items():
+            if catalog.settling or not catalog.reopened:
+                continue
+            reopened, catalog.reopened = list(catalog.reopened), {}
+            found = [p for p in reopened if catalog.is_open(p) and p in catalog.artifacts]
+            with contextlib.suppress(Fault), self.store.transaction():
+                for package in found if len(found) <= MOST_NAMED else ():
+                    why = origins.why_stale(self.store, catalog, package)
+                    pkgname = catalog.entries[package].pkgname
+                    self.event(name, "stale", pkgname, "; ".join(why), reasons=why)
+                if len(found) > MOST_NAMED:
+                    why = origins.why_stale(self.store, catalog, found[0])
+                    pkgname = catalog.entries[found[0]].pkgname
+                    cause = f"{pkgname}: {'; '.join(why)}"
+                    self.event(name, "stale", name, cause, packages=len(found))
 
     async def work_off(self, catalog: Catalog, steps: Iterator[None]) -> None:
         """What follows in memory from something large that was committed, in steps.
@@ -228,7 +254,7 @@ class Ledger:
             await in_steps(steps)
         finally:
             catalog.settling = False
-            self.changes.set()
+            self._committed()
 
     def mark_outdated(self, name: str, why: Mapping[str, str]) -> list[str]:
         """Pkgpaths are to be scanned again, each for its reason; returns those that were not.

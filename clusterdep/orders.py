@@ -107,11 +107,18 @@ class Orders:
             catalog.forgive(package)
         return was_failed
 
-    def lose_artifacts(self, name: str, missing: list[str]) -> int:
-        """The repository does not have these artifacts (sha256) any more."""
+    def lose_artifacts(self, name: str, missing: list[str], dispatcher: str = "") -> int:
+        """A repository does not have these artifacts (sha256) any more.
+
+        With `dispatcher` those that another one keeps are left alone.
+        """
         catalog = self.ledger.catalog(name)
         wanted = set(missing)
-        lost = {p: a for p, a in catalog.artifacts.items() if a.sha256 in wanted}
+        lost = {
+            p: a
+            for p, a in catalog.artifacts.items()
+            if a.sha256 in wanted and (not dispatcher or a.dispatcher in ("", dispatcher))
+        }
         if not lost:
             return 0
         now = self.ledger.clock()

@@ -36,6 +36,8 @@ class Plan:
     dropped_paths: list[str] = field(default_factory=list)
     duplicates: dict[int, bool] = field(default_factory=dict)  # whose mark changed, or is new
     requirements: dict[int, list[Row]] = field(default_factory=dict)
+    #: All there are now: package, pattern, requirement, pbulk's choice.
+    differences: list[tuple[int, str, int, int]] = field(default_factory=list)
     added: int = 0
     changed: int = 0
 
@@ -107,7 +109,17 @@ def make_plan(
     texts = _Texts()
     for package in (touched | plan.put.keys()) - gone:
         plan.requirements[package] = list(requirement_rows(resolver, package, texts))
+    plan.differences = differences(resolver)
     return plan, resolver
+
+
+def differences(resolver: resolve.Resolver) -> list[tuple[int, str, int, int]]:
+    """Where pbulk would have chosen otherwise: package, pattern, requirement, pbulk's choice."""
+    return [
+        (package, one.pattern.decode(errors="backslashreplace"), one.chosen, one.pbulk)
+        for package, some in resolver.differences.items()
+        for one in some
+    ]
 
 
 def _incoming(package: int, put: Put, plan: Plan, paths: Mapping[str, Pkgpath]) -> resolve.Package:
@@ -161,7 +173,7 @@ def reconciled(catalog: Catalog, resolver: resolve.Resolver) -> Plan:
 
     Of an unsettled profile everything, as what is stored may be anything.
     """
-    plan, texts = Plan(), _Texts()
+    plan, texts = Plan(differences=differences(resolver)), _Texts()
     double = dict(resolver.duplicates())
     for package_id, package in catalog.index.items():
         rows = list(requirement_rows(resolver, package_id, texts))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+from clusterdep import origins
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.catalog import Catalog
@@ -12,7 +14,9 @@ from clusterdep.core.status import Evidence, Status, explain
 from clusterdep.ledger import Ledger
 from clusterdep.render import (
     STATUSES,
+    collision_messages,
     cycle_text,
+    difference_messages,
     package_message,
     profile_message,
     scan_failure_message,
@@ -22,6 +26,12 @@ from clusterdep.store.database import Row
 from clusterdep.work import Work
 
 MOST_FAILURES = 100
+#: Why an artifact is current, by policy.
+_CURRENT = {
+    "inputs": ", and what it is made from is the same",
+    "version": ", and that is its version; whether it would be made of the same is not asked",
+    "exists": "; that there is one is enough",
+}
 _PROFILES_OF_BLAME = {
     "package": pb.BLAME_PACKAGE,
     "host": pb.BLAME_HOST,
@@ -71,6 +81,8 @@ class Questions:
                 )
         for pkgpath, error in list(catalog.scan_failures.items())[:MOST_FAILURES]:
             answer.failures.append(scan_failure_message(pkgpath, error))
+        answer.differences.extend(difference_messages(catalog, MOST_FAILURES))
+        answer.collisions.extend(collision_messages(catalog, MOST_FAILURES))
         return answer
 
     def last_event(self) -> int:
@@ -104,10 +116,20 @@ class Questions:
         stored = self.ledger.store.row("artifact_of", (entry.id,))
         if stored is not None:
             detail.artifact.CopyFrom(_artifact(catalog, package, stored))
+        detail.stale.extend(self._stale(catalog, package))
         return detail
 
+<<<<<<< /tmp/tmp.7FBjZyRy0z/work
+    def _stale(self, catalog: Catalog, package: int) -> list[str]:
+        if catalog.graph.state[package] is State.BUILT:
+            return []
+        return origins.why_stale(self.ledger.store, catalog, package)
+
+    def _find(self, request: pb.PackageRequest) -> tuple[Catalog, int]:
+=======
     def find(self, request: pb.PackageRequest) -> tuple[Catalog, int]:
         """The one package that is asked about. Raises Fault."""
+>>>>>>> /tmp/tmp.7FBjZyRy0z/new
         if not request.package:
             raise Fault(Kind.DATA, "no package is named")
         catalog = self.ledger.catalog(request.profile)
@@ -132,23 +154,30 @@ class Questions:
 
     def why(self, request: pb.PackageRequest) -> Evidence:
         """Why a package has the status it has."""
+<<<<<<< /tmp/tmp.7FBjZyRy0z/work
+        catalog, package = self._find(request)
+        evidence = explain(
+=======
         catalog, package = self.find(request)
         return explain(
+>>>>>>> /tmp/tmp.7FBjZyRy0z/new
             package,
             lambda p: catalog.entries[p].pkgname,
             catalog.status,
             lambda p: self._why_sentence(catalog, p),
             lambda p: _causes(catalog, p),
         )
+        artifact = catalog.artifacts.get(package)
+        subject = "its artifact" if artifact is None else f"artifact {artifact.pkgname}"
+        stale = (Evidence(subject, evidence.status, text) for text in self._stale(catalog, package))
+        return replace(evidence, causes=(*stale, *evidence.causes))
 
     def _why_sentence(self, catalog: Catalog, package: int) -> str:
         status = catalog.status(package)
         if status is Status.OPEN:
             return self._why_open(catalog, package)
         if status is Status.BUILT:
-            return (
-                f"built {catalog.artifacts[package].pkgname}, and what it is made from is the same"
-            )
+            return f"built {catalog.artifacts[package].pkgname}{_CURRENT[catalog.profile.policy]}"
         if status is Status.WAITING:
             return f"a requirement is still to be built: {sentence(catalog, package)}"
         if status is Status.BLOCKED and catalog.graph.state[package] is not State.CYCLE:
@@ -265,4 +294,5 @@ def _artifact(catalog: Catalog, package: int, row: Row) -> pb.ArtifactRecord:
         current=catalog.graph.state[package] is State.BUILT,
         built=row["built_at"],
         attempt=row["attempt_id"] or "",
+        dispatcher=row["dispatcher"],
     )

@@ -177,3 +177,33 @@ def evidence_message(evidence: Evidence) -> pb.Evidence:
 def scan_failure_message(pkgpath: str, error: str) -> pb.ScanFailure:
     """A failed scan by the line of its error that says most."""
     return pb.ScanFailure(pkgpath=pkgpath, error=key_line(error))
+
+
+def difference_messages(catalog: Catalog, most: int) -> list[pb.Difference]:
+    """The first requirements that pbulk would have chosen otherwise, in scan order."""
+    if not catalog.differences:
+        return []
+    entries = {key: catalog.entries[package] for key, package in catalog.index.items()}
+    known = [one for one in catalog.differences if {one[0], one[2], one[3]} <= entries.keys()]
+    known.sort(key=lambda one: entries[one[0]].order)
+    return [
+        pb.Difference(
+            pkgname=entries[package].pkgname,
+            pattern=pattern,
+            chosen=entries[chosen].pkgname,
+            pbulk=entries[other].pkgname,
+        )
+        for package, pattern, chosen, other in known[:most]
+    ]
+
+
+def collision_messages(catalog: Catalog, most: int) -> list[pb.Collision]:
+    """The first packages with requirements that can not be installed together."""
+    return [
+        pb.Collision(
+            pkgname=catalog.entries[package].pkgname,
+            first=catalog.entries[one].pkgname,
+            second=catalog.entries[other].pkgname,
+        )
+        for package, one, other in catalog.collisions()[:most]
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from clusterdep import origins
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.attempts import Attempts
 from clusterdep.catalog import Catalog
@@ -69,6 +70,7 @@ class Results:
             "disk": result.disk,
             "log": result.log,
         }
+        origin = self._origin(row, found) if result.built else origins.UNKNOWN
         with self.ledger.transaction():
             store.run("drop_lease", (row["package_id"], row["id"], row["fence"]))
             store.run("end_attempt", ending)
@@ -80,7 +82,9 @@ class Results:
                 ],
             )
             if result.built:
-                store.run("add_artifact", _artifact_row(row, result.artifact, now))
+                store.run(
+                    "add_artifact", _artifact_row(row, result.artifact, now) | origin.columns()
+                )
             self.ledger.event(
                 name,
                 after.value,
@@ -94,6 +98,15 @@ class Results:
                 log=result.log,
             )
         return self._apply(row, result, ending, found)
+
+    def _origin(self, row: Row, found: tuple[Catalog, int] | None) -> origins.Origin:
+        """What the artifact of an attempt was made of; its lease knows, if it has one still."""
+        lease = self.ledger.store.row("lease_origin", (row["id"],))
+        if lease is not None:
+            return origins.of_row(lease)
+        if found is not None and found[0].keys.get(found[1]) == row["input_key"]:
+            return origins.current(self.ledger.store, *found)
+        return origins.UNKNOWN
 
     def _profile_of(self, row: Row, found: tuple[Catalog, int] | None) -> str:
         if found is not None:
@@ -158,6 +171,7 @@ def _artifact_row(row: Row, artifact: pb.Artifact, now: float) -> dict[str, obje
         "input_key": row["input_key"],
         "summary": artifact.summary,
         "built_at": now,
+        "dispatcher": row["dispatcher"],
     }
 
 
@@ -172,4 +186,5 @@ def _artifact(row: Row, artifact: pb.Artifact, ending: dict[str, object]) -> Art
         built_at=float(str(ending["ended_at"])),
         attempt=row["id"],
         runtime=runtime_patterns(artifact.summary),
+        dispatcher=row["dispatcher"],
     )

@@ -38,7 +38,9 @@ class FeedService(rpc.FeedServicer):
     async def DeclareArtifacts(
         self, request: pb.DeclareArtifactsRequest, context: Context
     ) -> pb.DeclareArtifactsResponse:
-        forgotten = self._orders.lose_artifacts(request.profile, list(request.missing))
+        forgotten = self._orders.lose_artifacts(
+            request.profile, list(request.missing), request.dispatcher
+        )
         return pb.DeclareArtifactsResponse(forgotten=forgotten)
 
 

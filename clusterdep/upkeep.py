@@ -24,7 +24,7 @@ HOUR = 3600.0
 DAY = 86400.0
 #: Pages of the file that are given back at a time: some milliseconds.
 PAGES = 100
-#: Events that are forgotten at a time.
+#: Events, or listings of files, that are forgotten at a time.
 EVENTS = 1000
 
 
@@ -99,6 +99,7 @@ class Upkeep:
             if now >= self._prune_at:
                 self._prune_at = now + HOUR
                 await self._prune_events()
+                await self._prune_inputs()
         except Fault as fault:
             if not self._store.stopped:
                 log.error("%s", fault)
@@ -112,6 +113,20 @@ class Upkeep:
         first = int(bounds[0]) if bounds else 0
         while up_to and first <= int(up_to[0][0]):
             first = self._forget_events(first, int(up_to[0][0]))
+            await asyncio.sleep(0)
+
+    async def _prune_inputs(self) -> None:
+        """Forgets the files behind digests that nothing refers to, some at a time."""
+        unused = [str(row["digest"]) for row in await self._ask("unused_inputs", {})]
+        for at in range(0, len(unused), EVENTS):
+            used = {
+                place.inputs_digest
+                for catalog in self._ledger.catalogs.values()
+                for place in catalog.paths.values()
+            }
+            some = [(digest,) for digest in unused[at : at + EVENTS] if digest not in used]
+            with self._store.transaction():
+                self._store.run_many("drop_inputs", some)
             await asyncio.sleep(0)
 
     async def _ask(self, query: str, values: Mapping[str, object]) -> list[Row]:

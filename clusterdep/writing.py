@@ -134,6 +134,8 @@ class Writing:
                     "files": read,
                 },
             )
+            if scan.listing:
+                store.run("put_inputs", (scan.inputs_digest, scan.listing))
             if old is not None:
                 new.id = old.id
                 if scan.error:

@@ -31,7 +31,6 @@ from clusterdep.core import dewey
 from clusterdep.core.tokens import Obstacle, Problem, Reverse, Token, Wanted, parse_token
 
 __all__ = [
-    "Collision",
     "Difference",
     "Obstacle",
     "Package",
@@ -91,46 +90,7 @@ class Difference(NamedTuple):
     pbulk: int
 
 
-class Collision(NamedTuple):
-    """Two direct requirements of a package that have one pkgbase: keys of packages.
-
-    They can not be installed together. What the requirements themselves need when they
-    are installed is not in a record, which does not tell it from what they need when
-    they are built.
-    """
-
-    first: int
-    second: int
-
-
 # --- the resolver ---------------------------------------------------------------------------
-
-
-class _Collisions:
-    """Which packages have requirements of the same pkgbase."""
-
-    def __init__(self) -> None:
-        self.found: dict[int, tuple[Collision, ...]] = {}
-        self._bases: dict[int, bytes] = {}  # of every package
-
-    def rename(self, gone: Iterable[Package], come: Iterable[Package]) -> None:
-        """Packages go, and others (or the same with other names) come."""
-        for package in gone:
-            del self._bases[package.key]
-        for package in come:
-            self._bases[package.key] = package.pkgname.rpartition(b"-")[0]
-
-    def look(self, key: int, requires: tuple[int, ...]) -> None:
-        """The package has these requirements now."""
-        self.found.pop(key, None)
-        if len(set(map(self._bases.__getitem__, requires))) == len(requires):
-            return  # so it is nearly always
-        first: dict[bytes, int] = {}
-        self.found[key] = tuple(
-            Collision(first[base], other)
-            for other in requires
-            if first.setdefault(base := self._bases[other], other) != other
-        )
 
 
 class Resolver:
@@ -151,7 +111,6 @@ class Resolver:
         self._resolutions: dict[int, Resolution] = {}
         self._differences: dict[int, tuple[Difference, ...]] = {}
         self._reverse: Reverse | None = None  # made when the first change comes
-        self._collisions: _Collisions | None = None  # made when somebody asks
         self._exchange((), packages)
         self._names = sorted(self._named)
         for keys in self._named.values():
@@ -185,19 +144,6 @@ class Resolver:
         """For each package that has some, the requirements that pbulk would choose otherwise."""
         return self._differences
 
-    @property
-    def collisions(self) -> Mapping[int, tuple[Collision, ...]]:
-        """For each package that has some, the requirements that can not be installed together.
-
-        The first call looks at all packages; from then on they are kept up.
-        """
-        if self._collisions is None:
-            self._collisions = _Collisions()
-            self._collisions.rename((), self._packages.values())
-            for key, resolution in self._resolutions.items():
-                self._collisions.look(key, resolution.requires)
-        return self._collisions.found
-
     def apply(self, put: Iterable[Package] = (), drop: Iterable[int] = ()) -> set[int]:
         """Adds or replaces the packages `put`, removes the keys `drop` (but those put again).
 
@@ -228,11 +174,6 @@ class Resolver:
             if reverse.drop_unused(self._wanted[text]):
                 del self._wanted[text]
                 self._sole.pop(text, None)
-        if self._collisions is not None:
-            self._collisions.rename(old, new.values())
-            for key in before:
-                resolution = self._resolutions.get(key)
-                self._collisions.look(key, resolution.requires if resolution else ())
         return {key for key, was in before.items() if self._resolutions.get(key) != was}
 
     def reorder(self, orders: Mapping[int, tuple[int, int]]) -> set[int]:

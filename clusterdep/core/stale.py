@@ -129,8 +129,12 @@ def _told(paths: Sequence[str], most: int, what: str) -> str:
 def _requirements(was: Sequence[tuple[str, str]], now: Sequence[tuple[str, str]]) -> Iterator[str]:
     before, after = dict(was), dict(now)
     for name in (name for name in before if name in after):
-        if after[name] and before[name] != after[name]:
+        if not after[name] or before[name] == after[name]:
+            continue
+        if before[name]:
             yield f"requirement {name} was built again, and what is in it is not the same"
+        else:
+            yield f"which {name} it was built with is not known"
     gone = _by_base(name for name in before if name not in after)
     come = _by_base(name for name in after if name not in before)
     for base in dict.fromkeys((*gone, *come)):

@@ -131,7 +131,7 @@ ORDER BY ended_at;
 -- artifacts: Newest artifact of each package of a profile that the repository has.
 SELECT artifact.id, artifact.package_id, artifact.pkgname, artifact.sha256, artifact.size,
     artifact.suffix, artifact.content_digest, artifact.input_key, artifact.built_at,
-    artifact.attempt_id, artifact.summary
+    artifact.attempt_id, artifact.dispatcher, artifact.summary
 FROM artifact
 JOIN package ON package.id = artifact.package_id
 WHERE package.profile_id = ? AND artifact.missing_at IS NULL AND artifact.discarded_at IS NULL
@@ -146,9 +146,30 @@ UPDATE package SET held_at = ?, held_why = ? WHERE id = ?;
 
 -- add_artifact: A package file that is whole.
 INSERT INTO artifact (package_id, attempt_id, pkgname, sha256, size, suffix, content_digest,
-    input_key, summary, built_at)
+    input_key, summary, built_at, dispatcher, record, inputs_digest, toolchain, made_with)
 VALUES (:package_id, :attempt_id, :pkgname, :sha256, :size, :suffix, :content_digest,
-    :input_key, :summary, :built_at);
+    :input_key, :summary, :built_at, :dispatcher, :record, :inputs_digest, :toolchain,
+    :made_with);
+
+-- newest_artifact: The newest artifact of a package that counts, or else that counted once.
+SELECT pkgname, input_key, record, inputs_digest, toolchain, made_with, missing_at, discarded_at,
+    discarded_why
+FROM artifact WHERE package_id = ?
+ORDER BY missing_at IS NULL AND discarded_at IS NULL DESC, id DESC LIMIT 1;
+
+-- put_inputs: The files behind an inputs digest.
+INSERT INTO inputs (digest, listing) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING;
+
+-- inputs: The files behind an inputs digest.
+SELECT listing FROM inputs WHERE digest = ?;
+
+-- unused_inputs: Digests whose files nothing refers to.
+SELECT digest FROM inputs WHERE digest NOT IN (
+    SELECT inputs_digest FROM pkgpath UNION SELECT inputs_digest FROM artifact
+    UNION SELECT inputs_digest FROM lease);
+
+-- drop_inputs: Forgets the files behind a digest.
+DELETE FROM inputs WHERE digest = ?;
 
 -- lose_artifact: The repository does not have it any more.
 UPDATE artifact SET missing_at = ? WHERE sha256 = ? AND missing_at IS NULL
@@ -182,8 +203,13 @@ VALUES (:attempt, :package_id, :pkgname, :fence, :input_key, :dispatcher, :host,
     :make_jobs);
 
 -- add_lease: The lease of that attempt.
-INSERT INTO lease (package_id, attempt_id, fence, dispatcher, host, granted_at)
-VALUES (:package_id, :attempt, :fence, :dispatcher, :host, :granted_at);
+INSERT INTO lease (package_id, attempt_id, fence, dispatcher, host, granted_at, record,
+    inputs_digest, toolchain, made_with)
+VALUES (:package_id, :attempt, :fence, :dispatcher, :host, :granted_at, :record,
+    :inputs_digest, :toolchain, :made_with);
+
+-- lease_origin: What a leased build makes its artifact of.
+SELECT record, inputs_digest, toolchain, made_with FROM lease WHERE attempt_id = ?;
 
 -- set_fence: The fence of the newest lease.
 UPDATE package SET fence = ? WHERE id = ? AND fence < ?;

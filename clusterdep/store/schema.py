@@ -239,7 +239,7 @@ CREATE TABLE file_set (
     files BLOB NOT NULL
 ) STRICT;
 
--- What an inputs_digest was made of: lines "DIGEST PATH", zstd.
+-- What an inputs_digest was made of: lines "DIGEST<tab>PATH", each digest cut short, zstd.
 CREATE TABLE inputs (
     digest TEXT PRIMARY KEY,
     listing BLOB NOT NULL
@@ -271,6 +271,15 @@ ALTER TABLE artifact ADD COLUMN record BLOB NOT NULL DEFAULT x'';        -- its 
 ALTER TABLE artifact ADD COLUMN inputs_digest TEXT NOT NULL DEFAULT '';
 ALTER TABLE artifact ADD COLUMN toolchain TEXT NOT NULL DEFAULT '';
 ALTER TABLE artifact ADD COLUMN made_with TEXT NOT NULL DEFAULT '[]';    -- JSON [[pkgname, digest]]
+-- What a build that is leased makes its artifact of.
+ALTER TABLE lease ADD COLUMN record BLOB NOT NULL DEFAULT x'';
+ALTER TABLE lease ADD COLUMN inputs_digest TEXT NOT NULL DEFAULT '';
+ALTER TABLE lease ADD COLUMN toolchain TEXT NOT NULL DEFAULT '';
+ALTER TABLE lease ADD COLUMN made_with TEXT NOT NULL DEFAULT '[]';
+-- In whose repository it is; empty: unknown.
+ALTER TABLE artifact ADD COLUMN dispatcher TEXT NOT NULL DEFAULT '';
+UPDATE artifact SET dispatcher = coalesce(
+    (SELECT attempt.dispatcher FROM attempt WHERE attempt.id = artifact.attempt_id), '');
 -- Somebody ordered a rebuild: the file is there, and counts no more.
 ALTER TABLE artifact ADD COLUMN discarded_at REAL;
 ALTER TABLE artifact ADD COLUMN discarded_why TEXT NOT NULL DEFAULT '';

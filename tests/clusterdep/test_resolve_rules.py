@@ -1,4 +1,4 @@
-"""Rules of choice: what is chosen, where they differ, what collides; and random sequences of
+"""Rules of choice: what is chosen, and where they differ; and random sequences of
 changes beside a full resolve that is slow and obviously right. TEST_SIZE says how many."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from functools import cache
 import dewey_oracle
 import pytest
 
-from clusterdep.core.resolve import Collision, Difference, Package, Resolver, Rule
+from clusterdep.core.resolve import Difference, Package, Resolver, Rule
 
 SEQUENCES = 3000 * int(os.environ.get("TEST_SIZE", "1"))
 
@@ -94,23 +94,6 @@ def test_what_makes_no_difference_to_others_touches_nobody() -> None:
     assert names(resolver, 1) == ["lib-1.0"]
 
 
-def test_two_requirements_of_one_pkgbase_collide() -> None:
-    resolver = Resolver(
-        [
-            package(0, "node-20.1"),
-            package(1, "node-25.1"),
-            package(2, "node-18.0"),
-            package(3, "user-1", "node>=10", "node>=20<21", "node<20"),
-            package(4, "sane-1", "node>=20<21", "node>=10"),
-        ]
-    )
-    assert dict(resolver.collisions) == {3: (Collision(1, 0), Collision(1, 2))}
-    resolver.apply([package(2, "iojs-18.0")])
-    assert dict(resolver.collisions) == {3: (Collision(1, 0),)}
-    resolver.apply([package(1, "node-20.5")])
-    assert not resolver.collisions
-
-
 # --- beside an oracle -----------------------------------------------------------------------
 
 
@@ -157,17 +140,13 @@ def chosen_by(rule: Rule, asking: Package, standing: list[Package]) -> list[Pack
     return choices
 
 
-def base(one: Package) -> bytes:
-    return one.pkgname.rpartition(b"-")[0]
-
-
 def check(resolver: Resolver, packages: list[Package], rule: Rule) -> None:
     """Compares everything that the resolver says with what follows from the packages alone."""
     first: dict[bytes, Package] = {}
     for one in sorted(packages, key=lambda one: one.order):
         first.setdefault(one.pkgname, one)
     standing = list(first.values())
-    collisions, differences = {}, {}
+    differences = {}
     for one in packages:
         said = resolver.resolution(one.key)
         if first[one.pkgname] is not one:
@@ -179,13 +158,6 @@ def check(resolver: Resolver, packages: list[Package], rule: Rule) -> None:
         assert said.choices == tuple(None if c is None else c.key for c in choices)
         assert said.requires == tuple(choice.key for choice in distinct)
         assert bool(said.problems) == (None in choices)
-        pairs = [
-            Collision(next(a.key for a in distinct if base(a) == base(b)), b.key)
-            for at, b in enumerate(distinct)
-            if any(base(a) == base(b) for a in distinct[:at])
-        ]
-        if pairs:
-            collisions[one.key] = pairs
         other = [
             Difference(token.partition(b":")[0], ours.key, theirs.key)
             for token, ours, theirs in zip(
@@ -195,7 +167,6 @@ def check(resolver: Resolver, packages: list[Package], rule: Rule) -> None:
         ]
         if other:
             differences[one.key] = list(dict.fromkeys(other))
-    assert {key: list(pairs) for key, pairs in resolver.collisions.items()} == collisions
     assert {key: list(some) for key, some in resolver.differences.items()} == differences
 
 

@@ -63,6 +63,7 @@ CASES: list[tuple[Ingredients, list[str]]] = [
     (requirements(("liba-1.0", "c9"), ("libb-2.0", "c2")),
      ["requirement liba-1.0 was built again, and what is in it is not the same"]),
     (requirements(("liba-1.0", ""), ("libb-2.0", "c2")), []),
+    (requirements(("liba-1.0", "c1"), ("libb-2.0", "")), []),
     (requirements(("liba-1.1", ""), ("libb-2.0", "c2")), ["requirement liba-1.0 is liba-1.1 now"]),
     (requirements(("liba-1.0", "c1"), ("libc-1", "c")),
      ["it does not require libb-2.0 any more", "it requires libc-1 now"]),
@@ -78,6 +79,12 @@ def test_options_go_on_and_off() -> None:
     was = replace(WAS, record=RECORD + b"PKG_OPTIONS=ssl x11 doc\n")
     now = replace(WAS, record=RECORD + b"PKG_OPTIONS=doc ssl wayland\n")
     assert reasons(was, now) == ["option wayland is on now", "option x11 is off now"]
+
+
+def test_a_requirement_of_unknown_content() -> None:
+    was = replace(WAS, requirements=[("liba-1.0", ""), ("libb-2.0", "c2")])
+    assert reasons(was, WAS) == ["which liba-1.0 it was built with is not known"]
+    assert reasons(was, was) == []
 
 
 def test_what_is_not_known_is_not_said() -> None:
