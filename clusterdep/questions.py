@@ -119,17 +119,13 @@ class Questions:
         detail.stale.extend(self._stale(catalog, package))
         return detail
 
-<<<<<<< /tmp/tmp.7FBjZyRy0z/work
     def _stale(self, catalog: Catalog, package: int) -> list[str]:
         if catalog.graph.state[package] is State.BUILT:
             return []
         return origins.why_stale(self.ledger.store, catalog, package)
 
-    def _find(self, request: pb.PackageRequest) -> tuple[Catalog, int]:
-=======
     def find(self, request: pb.PackageRequest) -> tuple[Catalog, int]:
         """The one package that is asked about. Raises Fault."""
->>>>>>> /tmp/tmp.7FBjZyRy0z/new
         if not request.package:
             raise Fault(Kind.DATA, "no package is named")
         catalog = self.ledger.catalog(request.profile)
@@ -154,13 +150,8 @@ class Questions:
 
     def why(self, request: pb.PackageRequest) -> Evidence:
         """Why a package has the status it has."""
-<<<<<<< /tmp/tmp.7FBjZyRy0z/work
-        catalog, package = self._find(request)
-        evidence = explain(
-=======
         catalog, package = self.find(request)
-        return explain(
->>>>>>> /tmp/tmp.7FBjZyRy0z/new
+        evidence = explain(
             package,
             lambda p: catalog.entries[p].pkgname,
             catalog.status,
