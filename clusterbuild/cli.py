@@ -15,7 +15,8 @@ from typing import NoReturn
 import grpc
 
 from clusterbuild import cli_import, cli_query
-from clusterdep.api.errors import Fault, fault_of
+from clusterdep.api import client
+from clusterdep.api.errors import Fault
 
 PROGRAM = "clusterbuild"
 
@@ -23,13 +24,16 @@ EPILOG = """\
 Every command that asks the daemon finds it at its Unix socket in the state
 directory: $CLUSTERBUILD_STATE, else /var/db/clusterbuild for root and
 ~/.local/state/clusterbuild for everybody else; name another with --state DIR,
-or the daemon with --address unix:PATH or CLUSTERBUILD_ADDRESS. Every command
-that reads has --json.
+or the daemon with --address unix:PATH or CLUSTERBUILD_ADDRESS. One on another
+machine is --address HOST:PORT, with what is to be shown to it over TLS in --ca,
+--cert, --key and --token-file, or CLUSTERDEP_CA, CLUSTERDEP_CERT, CLUSTERDEP_KEY
+and CLUSTERDEP_TOKEN_FILE. Every command that reads has --json.
 
 Exit codes are those of sysexits(3): 0 done, 1 something selected was not built,
 64 wrong usage, 65 unusable data or no such thing, 66 a file is missing, 69 a
 daemon does not answer or nothing can go on, 70 a daemon keeps ending, 73 a
-file can not be made, 75 another one is at it already, 78 wrong configuration.
+file can not be made, 75 another one is at it already, 77 not let in or not allowed,
+78 wrong configuration.
 """
 
 
@@ -57,8 +61,9 @@ def parser() -> Parser:
             "--state", metavar="DIR", default=default, help="the daemon's state directory"
         )
         place.add_argument(
-            "--address", metavar="ADDRESS", default=default, help="the daemon's address: unix:PATH"
+            "--address", metavar="ADDRESS", default=default, help="unix:PATH, or HOST:PORT for TLS"
         )
+        client.add_options(place, default)
         place.add_argument(
             "--clusterdep", metavar="ADDRESS", default=default, help="clusterdep's address"
         )
@@ -156,6 +161,7 @@ def _serve(args: argparse.Namespace) -> int:
             path,
             state=Path(args.state).absolute() if args.state else None,
             clusterdep=args.clusterdep,
+            **{f"clusterdep_{name}": getattr(args, name) for name in config.ACCESS},
             hosts=Path(args.hosts).absolute() if args.hosts else None,
             slots=args.slots,
         )
@@ -172,7 +178,6 @@ def _serve(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from clusterbuild import run  # noqa: PLC0415  only this command pays for it
     from clusterbuild.progress import Progress  # noqa: PLC0415
-    from clusterdep.api import client  # noqa: PLC0415
 
     terminal = sys.stdout.isatty()
     state = Path(args.state) if args.state else client.default_state(PROGRAM)
@@ -211,7 +216,8 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM}: {fault}", file=sys.stderr)
         return fault.exit_code
     except grpc.RpcError as error:
-        failed = fault_of(error, cli_query.address_of(args), PROGRAM)
+        address = cli_query.address_of(args)
+        failed = client.fault_of(error, address, PROGRAM, client.access_of(args))
         print(f"{PROGRAM}: {failed}", file=sys.stderr)
         return failed.exit_code
     except BrokenPipeError:

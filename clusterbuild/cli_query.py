@@ -22,7 +22,6 @@ from clusterbuild.core.result import STAGES
 from clusterbuild.progress import elapsed, printable
 from clusterbuild.report import render, to_json
 from clusterdep.api import client
-from clusterdep.api.errors import fault_of
 from clusterdep.api.v1 import clusterdep_pb2_grpc as dep_rpc
 
 #: Deadline of an ordinary call, seconds.
@@ -80,7 +79,7 @@ def _add_log(log: argparse.ArgumentParser) -> None:
 
 
 async def _asked(ask: Ask, args: argparse.Namespace) -> int:
-    async with client.connect(address_of(args)) as channel:
+    async with client.connect(address_of(args), client.access_of(args)) as channel:
         return await ask(channel, args)
 
 
@@ -88,11 +87,12 @@ async def _asked(ask: Ask, args: argparse.Namespace) -> int:
 async def _clusterdep(args: argparse.Namespace) -> AsyncIterator[Any]:
     """A QueryStub of clusterdep; what fails is told as its fault and not the dispatcher's."""
     address = clusterdep_of(args)
-    async with client.connect(address) as channel:
+    access = client.access_of(args)
+    async with client.connect(address, access) as channel:
         try:
             yield dep_rpc.QueryStub(channel)
         except grpc.RpcError as error:
-            raise fault_of(error, address, "clusterdep") from error
+            raise client.fault_of(error, address, "clusterdep", access) from error
 
 
 def as_dict(message: Message) -> dict[str, Any]:

@@ -6,18 +6,16 @@ import hashlib
 import os
 import re
 import socket
-import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from clusterdep.api import client, hosts_file
-from clusterdep.api.errors import Fault, Kind
+from clusterdep.api import client, hosts_file, ports
+from clusterdep.api import settings as file
+from clusterdep.api.addresses import Access
 
-LEVELS = ("debug", "info", "warning", "error")
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+#: What is shown to clusterdep, and believed of it: fields of addresses.Access.
+ACCESS = ("ca", "certificate", "key", "token_file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,16 @@ class Settings:
     state: Path = field(default_factory=lambda: client.default_state("clusterbuild"))
     dispatcher: str = ""  # its name; empty: made of host and state directory
     clusterdep: str = ""  # address; empty: the socket of a clusterdep on this machine
-    listen: str = ""  # unix:PATH; empty: the socket in the state directory
+    clusterdep_ca: Path | None = None  # see addresses.Access
+    clusterdep_certificate: Path | None = None
+    clusterdep_key: Path | None = None
+    clusterdep_token_file: Path | None = None
+    listen: tuple[str, ...] = ()  # unix:PATH, and tls:, mtls: or plaintext:HOST:PORT
+    tls_certificate: Path | None = None  # see ports.Ports
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tls_revoked: Path | None = None
+    insecure_plaintext: str = ""  # role of whoever comes without TLS
     metrics: str = ""  # HOST:PORT of /metrics; empty: none
     hosts: Path | None = None  # the hosts file; None: this machine is the only host
     slots: int = 0  # of this machine; 0: as many as it has cores, if each can have a sandbox
@@ -54,106 +61,58 @@ class Settings:
 
     @property
     def address(self) -> str:
+        """Its Unix socket, where nobody has to show who they are."""
+        return next(place for place in self.ports.places if place.startswith("unix:"))
+
+    @property
+    def ports(self) -> ports.Ports:
         """Where it listens."""
-        return self.listen or client.default_address("clusterbuild", self.state)
+        return ports.Ports(
+            ports.all_places(self.listen, client.default_address("clusterbuild", self.state)),
+            self.tls_certificate,
+            self.tls_key,
+            self.tls_client_ca,
+            self.tls_revoked,
+            self.insecure_plaintext,
+        )
 
     @property
     def clusterdep_address(self) -> str:
         """Where clusterdep is."""
         return self.clusterdep or client.default_address("clusterdep")
 
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("a string")
-    return value
-
-
-def _name(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", value):
-        raise ValueError("a name of letters, digits, and . _ -")
-    return value
-
-
-def _path(value: object) -> Path:
-    if not isinstance(value, str) or not value:
-        raise ValueError("the name of a directory")
-    return Path(value).expanduser().absolute()
-
-
-def _file(value: object) -> Path:
-    if not isinstance(value, str) or not value:
-        raise ValueError("the name of a file")
-    return Path(value).expanduser()
-
-
-def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError("a whole number, 0 or more")
-    return value
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-        return float(value)
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value) if isinstance(value, str) else None
-    if found is None:
-        raise ValueError('a time, as 90, "90s", "15m", "8h" or "2d"')
-    return float(found[1]) * UNITS[found[2]]
-
-
-def _bytes(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    found = re.fullmatch(r"(\d+)([KMGT]?)", value) if isinstance(value, str) else None
-    if found is None:
-        raise ValueError('a size, as 4096, "64M" or "2G"')
-    return int(found[1]) * SIZES[found[2]]
-
-
-def _one_of(words: tuple[str, ...]) -> Callable[[object], str]:
-    def checked(value: object) -> str:
-        if value not in words:
-            raise ValueError(f"one of {', '.join(words)}")
-        return str(value)
-
-    return checked
-
-
-def _listen(value: object) -> str:
-    if not isinstance(value, str) or not value.startswith("unix:/"):
-        raise ValueError("unix:PATH with an absolute path")
-    if len(value.removeprefix("unix:").encode()) > client.SOCKET_PATH_LIMIT:
-        raise ValueError(f"a path of at most {client.SOCKET_PATH_LIMIT} bytes")
-    return value
-
-
-def _host_port(value: object) -> str:
-    pattern = r"(\[[0-9a-fA-F:]+\]|[^\s:]+):\d{1,5}"
-    if value != "" and not (isinstance(value, str) and re.fullmatch(pattern, value)):
-        raise ValueError("HOST:PORT, or empty for none")
-    return str(value)
+    @property
+    def access(self) -> Access:
+        """What is shown to clusterdep; what is not set here, as the environment says."""
+        own = Access(
+            self.clusterdep_ca,
+            self.clusterdep_certificate,
+            self.clusterdep_key,
+            self.clusterdep_token_file,
+        )
+        return client.access_of(own)
 
 
 #: Keys of the file and how the value of each is read; ValueError says what it must be.
-KEYS: dict[str, Callable[[object], object]] = {
-    "state": _path,
-    "dispatcher": _name,
-    "clusterdep": _text,
-    "listen": _listen,
-    "metrics": _host_port,
-    "hosts": _file,
-    "slots": _count,
-    "sandbox": _one_of(hosts_file.SANDBOXES),
+KEYS: dict[str, file.Check] = {
+    "state": file.directory,
+    "dispatcher": file.name,
+    "clusterdep": file.text,
+    **ports.KEYS,
+    **{f"clusterdep_{name}": file.file for name in ACCESS},
+    "metrics": file.host_port,
+    "hosts": file.file,
+    "slots": file.count,
+    "sandbox": file.one_of(hosts_file.SANDBOXES),
     "sandbox_base": hosts_file.sandbox_base,
-    "sandbox_memory": _bytes,
-    "build_user": _text,
-    "search_path": _text,
-    "time_limit": _seconds,
-    "stage_time_limit": _seconds,
-    "log_limit": _bytes,
-    "log_attempts": _count,
-    "log_level": _one_of(LEVELS),
+    "sandbox_memory": file.size,
+    "build_user": file.text,
+    "search_path": file.text,
+    "time_limit": file.seconds,
+    "stage_time_limit": file.seconds,
+    "log_limit": file.size,
+    "log_attempts": file.count,
+    "log_level": file.one_of(file.LEVELS),
 }
 #: Keys that SIGHUP puts in force, as it does what builds get on the hosts of the hosts file;
 #: everything else needs a restart.
@@ -168,45 +127,11 @@ def load(path: Path | None, **changes: Any) -> Settings:
     given = {key: value for key, value in changes.items() if value is not None}
     if path is None:
         return replace(Settings(), **given)
-    try:
-        text = path.read_text()
-        table = tomllib.loads(text)
-    except OSError as error:
-        what = f"the configuration {path} cannot be read: {error.strerror}"
-        raise Fault(Kind.CONFIG, what, "name another file with --config FILE") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Fault(Kind.CONFIG, f"the configuration {path} is not TOML: {error}") from error
-    values, problems = read(table, text)
-    if problems:
-        lines = "\n".join(f"{path}{problem}" for problem in problems)
-        raise Fault(Kind.CONFIG, f"the configuration cannot be used:\n{lines}")
-    if "hosts" in values:
-        values["hosts"] = path.absolute().parent / values["hosts"]
+    table, text = file.load(path)
+    values, problems = file.read(table, KEYS, text)
+    file.refuse(path, problems + ports.problems(values, text))
+    file.beside(path, values, ("hosts", *ports.FILES, *(f"clusterdep_{name}" for name in ACCESS)))
     if hosts_file.is_archive(values.get("sandbox_base", "")):
-        file = Path(values["sandbox_base"]).expanduser()
-        values["sandbox_base"] = str(path.absolute().parent / file)
+        archive = Path(values["sandbox_base"]).expanduser()
+        values["sandbox_base"] = str(path.absolute().parent / archive)
     return replace(Settings(), **{**values, **given})
-
-
-def read(table: dict[str, Any], text: str) -> tuple[dict[str, Any], list[str]]:
-    """The values of a file's table, and its problems, each as `:LINE: WHAT`."""
-    values: dict[str, Any] = {}
-    problems: list[str] = []
-    for key, value in table.items():
-        place = f"{_line(text, key)}: "
-        if key not in KEYS:
-            problems.append(f"{place}unknown key '{key}'; known are {', '.join(sorted(KEYS))}")
-            continue
-        try:
-            values[key] = KEYS[key](value)
-        except ValueError as error:
-            problems.append(f"{place}{key} must be {error}, and is {value!r}")
-    return values, problems
-
-
-def _line(text: str, key: str) -> str:
-    """`:LINE` of the first line that sets `key`, if there is one."""
-    for number, line in enumerate(text.splitlines(), 1):
-        if re.match(rf"\s*(\[\[?\s*)?\"?{re.escape(key)}\b", line):
-            return f":{number}"
-    return ""

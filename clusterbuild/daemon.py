@@ -13,8 +13,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import grpc
-
 from clusterbuild import config
 from clusterbuild.api.v1 import clusterbuild_pb2 as pb
 from clusterbuild.api.v1 import clusterbuild_pb2_grpc as rpc
@@ -27,6 +25,7 @@ from clusterbuild.engines.ssh import SshEngine
 from clusterbuild.exchange import Exchange
 from clusterbuild.importing import Importer
 from clusterbuild.keeper import Keeper
+from clusterbuild.known_tokens import follow_tokens
 from clusterbuild.log_reader import LogReader
 from clusterbuild.logs import LogTree
 from clusterbuild.metrics import Metrics
@@ -34,9 +33,10 @@ from clusterbuild.rules import Rules
 from clusterbuild.scan_steps import Telling
 from clusterbuild.service import ControlService, LogsService, StatusService
 from clusterbuild.trees import Trees
-from clusterdep.api import client, hosts_file
+from clusterdep.api import hosts_file
+from clusterdep.api.client import Link
 from clusterdep.api.errors import Fault, Kind
-from clusterdep.api.serving import FaultInterceptor, listening, only_one
+from clusterdep.api.serving import Door, listening, only_one
 
 log = logging.getLogger("clusterbuild.daemon")
 
@@ -123,8 +123,11 @@ async def serve(
         trees = Trees(settings.state / "trees")
         engines = engines_of(settings, trees)
         address = settings.clusterdep_address
-        async with client.connect(address) as channel, contextlib.AsyncExitStack() as stack:
-            exchange = Exchange(channel, address, name=settings.name)
+        async with contextlib.AsyncExitStack() as stack:
+            door = Door(settings.ports)
+            link = Link(address, settings.access)
+            stack.push_async_callback(link.close)
+            exchange = Exchange(link, name=settings.name)
             archive = Archive(
                 settings.state / "packages", exchange.list_artifacts, exchange.declare_missing
             )
@@ -144,10 +147,13 @@ async def serve(
             stack.push_async_callback(dispatcher.close)
             if settings.metrics:
                 stack.callback(metrics.serve(dispatcher, exchange.connection, settings.metrics))
-            await stack.enter_async_context(_served(settings, dispatcher, exchange))
+            await stack.enter_async_context(_served(settings, door, dispatcher, exchange))
             keepers = [Keeper(dispatcher, engine) for engine in engines.values()]
-            stopped = _on_signals(path, reread, dispatcher, keepers)
-            log.info("serving at %s, clusterdep at %s", settings.address, address)
+            if settings.ports.tls:
+                stack.callback(asyncio.create_task(follow_tokens(link, door.tokens)).cancel)
+            stopped = _on_signals(path, reread, dispatcher, keepers, door)
+            places = ", ".join(settings.ports.places)
+            log.info("serving at %s, clusterdep at %s", places, address)
             await _run(dispatcher, exchange, keepers, stopped)
             log.info("stopping; what runs goes on and is taken up at the next start")
 
@@ -212,16 +218,16 @@ def _check_build_user(settings: config.Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def _served(
-    settings: config.Settings, dispatcher: Dispatcher, exchange: Exchange
+    settings: config.Settings, door: Door, dispatcher: Dispatcher, exchange: Exchange
 ) -> AsyncIterator[None]:
     """The gRPC server, for as long as the block lasts."""
-    server = grpc.aio.server(interceptors=(FaultInterceptor(),), options=client.SERVER_OPTIONS)
+    server = door.server()
     rpc.add_StatusServicer_to_server(StatusService(dispatcher, exchange.connection), server)
     importer = Importer(dispatcher.archive, exchange)
     rpc.add_ControlServicer_to_server(ControlService(dispatcher, importer), server)
     reader = LogReader(dispatcher, dispatcher.engines, dispatcher.logs)
     rpc.add_LogsServicer_to_server(LogsService(reader), server)
-    async with listening(server, settings.address, settings.state, SERVICES, GRACE):
+    async with listening(server, door, settings.state, SERVICES, GRACE):
         yield
 
 
@@ -233,6 +239,7 @@ def _on_signals(
     reread: Callable[[], config.Settings],
     dispatcher: Dispatcher,
     keepers: list[Keeper],
+    door: Door,
 ) -> asyncio.Event:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -241,6 +248,7 @@ def _on_signals(
         try:
             settings = reread()
             dispatcher.rules = rules_of(settings)
+            door.reload()
         except Fault as fault:
             log.error("the configuration was not read again: %s", fault)
             return

@@ -14,7 +14,8 @@ from clusterbuild.dispatcher import Dispatcher
 from clusterbuild.messages import artifact_of, known_of
 from clusterbuild.repository import Known
 from clusterbuild.rules import Connection
-from clusterdep.api.errors import Fault, fault_of
+from clusterdep.api.client import Link, fault_of
+from clusterdep.api.errors import Fault
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.api.v1 import clusterdep_pb2_grpc as rpc
 
@@ -45,8 +46,7 @@ class Exchange:
 
     def __init__(
         self,
-        channel: grpc.aio.Channel,
-        address: str,
+        link: Link,
         jitter: Callable[[], float] = random.random,
         name: str = "",
     ) -> None:
@@ -55,13 +55,17 @@ class Exchange:
         `name` is the dispatcher's: artifacts of others are not missed here.
         """
         self._name = name
-        self.connection = Connection(address)
-        self._work = rpc.WorkStub(channel)
-        self._query = rpc.QueryStub(channel)
-        self._feed = rpc.FeedStub(channel)
+        self.connection = Connection(link.address)
+        self._link = link
+        self._connect()
         self._jitter = jitter
         self._pause = FIRST_PAUSE
         self._wait = FIRST_WAIT
+
+    def _connect(self) -> None:
+        self._work = rpc.WorkStub(self._link.channel)
+        self._query = rpc.QueryStub(self._link.channel)
+        self._feed = rpc.FeedStub(self._link.channel)
 
     # -- what the archive asks ------------------------------------------------
 
@@ -72,7 +76,7 @@ class Exchange:
             stream = self._query.ListArtifacts(request, timeout=QUESTION_SECONDS)
             return [known_of(record, self._name) async for record in stream]
         except grpc.RpcError as error:
-            raise self._fault(error) from error
+            raise await self._fault(error) from error
 
     async def declare_missing(self, profile: str, sha256s: list[str]) -> None:
         """Artifacts of a profile that are not here; raises Fault."""
@@ -82,7 +86,7 @@ class Exchange:
         try:
             await self._feed.DeclareArtifacts(request, timeout=QUESTION_SECONDS)
         except grpc.RpcError as error:
-            raise self._fault(error) from error
+            raise await self._fault(error) from error
 
     # -- what an import asks ---------------------------------------------------
 
@@ -95,7 +99,7 @@ class Exchange:
                 for package in page.packages:
                     found.setdefault(package.pkgname, (package.pkgpath, package.variant))
         except grpc.RpcError as error:
-            raise self._fault(error) from error
+            raise await self._fault(error) from error
         return found
 
     async def take_over(self, profile: str, by: str, kept: list[Known]) -> pb.TakeOverResponse:
@@ -112,7 +116,7 @@ class Exchange:
             call = self._feed.TakeOver(parts(), timeout=TAKE_OVER_SECONDS)
             answer: pb.TakeOverResponse = await call
         except grpc.RpcError as error:
-            raise self._fault(error) from error
+            raise await self._fault(error) from error
         return answer
 
     # -- what scans tell ------------------------------------------------------
@@ -131,7 +135,7 @@ class Exchange:
         try:
             answer = await self._feed.PutRecords(parts(), timeout=PUT_SECONDS)
         except grpc.RpcError as error:
-            raise self._fault(error) from error
+            raise await self._fault(error) from error
         for refusal in answer.refused[:MOST_REFUSALS]:
             log.warning("scan of %s: %s: %s", header.profile, refusal.where, refusal.why)
 
@@ -142,10 +146,12 @@ class Exchange:
             stream = self._query.ListPkgpaths(request, timeout=QUESTION_SECONDS)
             return [pkgpath.path async for pkgpath in stream]
         except grpc.RpcError as error:
-            raise self._fault(error) from error
+            raise await self._fault(error) from error
 
-    def _fault(self, error: grpc.RpcError) -> Fault:
-        return fault_of(error, self.connection.address, "clusterdep")
+    async def _fault(self, error: grpc.RpcError) -> Fault:
+        return await asyncio.to_thread(
+            fault_of, error, self._link.address, "clusterdep", self._link.access
+        )
 
     # -- the conversation -------------------------------------------------------
 
@@ -158,7 +164,7 @@ class Exchange:
             try:
                 await self._adopt(dispatcher)
             except grpc.RpcError as error:
-                await self._failed(self._fault(error))
+                await self._failed(await self._fault(error))
             except Fault as fault:
                 await self._failed(fault)
             except OSError as error:
@@ -186,7 +192,7 @@ class Exchange:
             try:
                 await self._exchange(dispatcher)
             except grpc.RpcError as error:
-                await self._failed(self._fault(error))
+                await self._failed(await self._fault(error))
             except Exception:
                 log.exception("an exchange failed in a way that should not happen")
                 self.connection.errors += 1
@@ -242,6 +248,11 @@ class Exchange:
             log.warning("%s; what runs goes on, and it is tried again", fault.what)
         self.connection.connected = False
         self.connection.problem = fault.what
+        try:
+            if self._link.renewed():
+                self._connect()
+        except Fault as unusable:
+            log.warning("%s", unusable.what)
         await asyncio.sleep(self._pause * (0.5 + self._jitter()))
         self._pause = min(LONGEST_PAUSE, self._pause * 2)
 

@@ -18,11 +18,14 @@ PROGRAM = "clusterdep"
 EPILOG = """\
 Every command that asks the daemon finds it at its Unix socket in the state
 directory; name another with --state DIR, or with --address unix:PATH or
-CLUSTERDEP_ADDRESS. Every command that prints a list has --json: one object a line.
+CLUSTERDEP_ADDRESS. One on another machine is --address HOST:PORT, with what is to be
+shown to it over TLS in --ca, --cert, --key and --token-file, or CLUSTERDEP_CA,
+CLUSTERDEP_CERT, CLUSTERDEP_KEY and CLUSTERDEP_TOKEN_FILE.
+Every command that prints a list has --json: one object a line.
 
 Exit codes are those of sysexits(3): 0 done, 64 wrong usage, 65 unusable data or no
 such package, 66 a file is missing, 69 the daemon does not answer, 73 a file
-can not be made, 78 wrong configuration.
+can not be made, 77 not let in or not allowed, 78 wrong configuration.
 """
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from clusterdep.api import client
+from clusterdep.api.addresses import Access
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.api.v1 import clusterdep_pb2_grpc as rpc
 
@@ -23,8 +24,9 @@ DEADLINE = 60.0
 class Caller:
     """Stubs of all services over one channel."""
 
-    def __init__(self, address: str) -> None:
-        self._channel = client.connect(address)
+    def __init__(self, address: str, access: Access | None = None) -> None:
+        """Raises Fault if the address, or a file of `access`, cannot be used."""
+        self._channel = client.connect(address, access)
         self.feed: Any = rpc.FeedStub(self._channel)
         self.work: Any = rpc.WorkStub(self._channel)
         self.query: Any = rpc.QueryStub(self._channel)
@@ -47,7 +49,7 @@ def ask(args: argparse.Namespace, call: Callable[[Caller], Awaitable[int]]) -> i
     """Runs `call` with a connection to the daemon; returns its exit code."""
 
     async def run() -> int:
-        caller = Caller(Caller.address_of(args))
+        caller = Caller(Caller.address_of(args), client.access_of(args))
         try:
             return await call(caller)
         finally:

@@ -14,8 +14,9 @@ from typing import Any
 
 import grpc
 
-from clusterdep import cli_admin, cli_feed, cli_query, cli_scan, config, daemon
-from clusterdep.api.errors import Fault, fault_of
+from clusterdep import cli_admin, cli_auth, cli_feed, cli_query, cli_scan, config, daemon
+from clusterdep.api import client
+from clusterdep.api.errors import Fault
 from clusterdep.cli_call import Caller
 
 PROGRAM = "clusterdep"
@@ -29,18 +30,19 @@ def add_commands(top: argparse.ArgumentParser, commands: Any) -> None:
             "--state", metavar="DIR", default=default, help="the daemon's state directory"
         )
         place.add_argument(
-            "--address", metavar="ADDRESS", default=default, help="the daemon's address: unix:PATH"
+            "--address", metavar="ADDRESS", default=default, help="unix:PATH, or HOST:PORT for TLS"
         )
+        client.add_options(place, default)
     serve = commands.add_parser(
         "serve",
         help="run the daemon",
         description="Runs the daemon in the foreground until SIGTERM. SIGHUP reads the "
-        "configuration again: profiles and log_level.",
+        "configuration again: profiles and log_level, and the certificate.",
         parents=[common],
     )
     serve.add_argument("--config", metavar="FILE", help="TOML; working defaults without it")
     serve.set_defaults(run=_serve)
-    for module in (cli_feed, cli_scan, cli_query, cli_admin):
+    for module in (cli_feed, cli_scan, cli_query, cli_admin, cli_auth):
         module.add_commands(commands, common)
     for command in _leaves(commands):
         command.set_defaults(run=_guarded(command.get_default("run")))
@@ -62,7 +64,8 @@ def _guarded(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Nam
         except Fault as error:
             fault = error
         except grpc.RpcError as error:
-            fault = fault_of(error, Caller.address_of(args), PROGRAM)
+            address = Caller.address_of(args)
+            fault = client.fault_of(error, address, PROGRAM, client.access_of(args))
         print(f"{PROGRAM}: {fault}", file=sys.stderr)
         return fault.exit_code
 

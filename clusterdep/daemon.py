@@ -14,12 +14,12 @@ from pathlib import Path
 import grpc
 
 from clusterdep import config
-from clusterdep.api import client
 from clusterdep.api.errors import Fault
-from clusterdep.api.serving import FaultInterceptor, listening, only_one
+from clusterdep.api.serving import Door, listening, only_one
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.api.v1 import clusterdep_pb2_grpc as rpc
 from clusterdep.feed import Feed
+from clusterdep.keyring import Keyring
 from clusterdep.ledger import Ledger
 from clusterdep.lists import Lists
 from clusterdep.metrics import Metrics
@@ -52,25 +52,36 @@ async def serve(path: Path | None, settings: config.Settings) -> None:
         work = Work(ledger, settings.renew_seconds, lambda: uuid.uuid4().hex)
         feed = Feed(ledger)
         orders = Orders(ledger, feed)
+        door = Door(settings.ports)
+        keyring = Keyring(ledger, door.tokens)
         questions = Questions(ledger, work)
         upkeep = Upkeep(ledger, Retention(settings.event_days, settings.event_count))
         await feed.recover()
         await apply_profiles(orders, settings)
         if settings.metrics:
             stack.callback(Metrics(ledger, questions).serve(settings.metrics))
-        server = _server(ledger, feed, work, orders, questions, upkeep)
-        async with listening(server, settings.address, settings.state, SERVICES, GRACE) as health:
-            log.info("serving at %s, database %s", settings.address, settings.database)
+        server = door.server()
+        _add_services(
+            server,
+            FeedService(feed, orders),
+            WorkService(work, keyring),
+            QueryService(questions, Lists(ledger, questions), Watching(ledger)),
+            AdminService(orders, upkeep, keyring),
+        )
+        async with listening(server, door, settings.state, SERVICES, GRACE) as health:
+            places = ", ".join(settings.ports.places)
+            log.info("serving at %s, database %s", places, settings.database)
             upkeep.on_writable = functools.partial(health.say, WRITING)
             looking_after = asyncio.create_task(upkeep.run())
             comparing = asyncio.create_task(feed.compare())
             try:
-                await _run(ledger, work, _on_signals(path, orders))
+                await _run(ledger, work, _on_signals(path, orders, door))
             finally:
                 log.info("stopping")
                 looking_after.cancel()
                 comparing.cancel()
                 work.stop()
+                keyring.stop()
 
 
 async def apply_profiles(orders: Orders, settings: config.Settings) -> None:
@@ -86,20 +97,20 @@ async def apply_profiles(orders: Orders, settings: config.Settings) -> None:
         )
 
 
-def _server(
-    ledger: Ledger, feed: Feed, work: Work, orders: Orders, questions: Questions, upkeep: Upkeep
-) -> grpc.aio.Server:
-    server = grpc.aio.server(interceptors=(FaultInterceptor(),), options=client.SERVER_OPTIONS)
-    rpc.add_FeedServicer_to_server(FeedService(feed, orders), server)
-    rpc.add_WorkServicer_to_server(WorkService(work), server)
-    rpc.add_QueryServicer_to_server(
-        QueryService(questions, Lists(ledger, questions), Watching(ledger)), server
-    )
-    rpc.add_AdminServicer_to_server(AdminService(orders, upkeep), server)
-    return server
+def _add_services(
+    server: grpc.aio.Server,
+    feed: FeedService,
+    work: WorkService,
+    query: QueryService,
+    admin: AdminService,
+) -> None:
+    rpc.add_FeedServicer_to_server(feed, server)
+    rpc.add_WorkServicer_to_server(work, server)
+    rpc.add_QueryServicer_to_server(query, server)
+    rpc.add_AdminServicer_to_server(admin, server)
 
 
-def _on_signals(path: Path | None, orders: Orders) -> asyncio.Event:
+def _on_signals(path: Path | None, orders: Orders, door: Door) -> asyncio.Event:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -114,11 +125,14 @@ def _on_signals(path: Path | None, orders: Orders) -> asyncio.Event:
         try:
             settings = config.load(path)
             await apply_profiles(orders, settings)
+            door.reload()
             logging.getLogger("clusterdep").setLevel(settings.log_level.upper())
         except Fault as fault:
             log.error("the configuration was not read again: %s", fault)
         else:
-            log.info("the configuration was read again: profiles and log_level are in force")
+            log.info(
+                "the configuration was read again: profiles, log_level and certificate are in force"
+            )
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)

@@ -12,6 +12,7 @@ from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.api.v1 import clusterdep_pb2_grpc as rpc
 from clusterdep.feed import Feed
+from clusterdep.keyring import Keyring
 from clusterdep.lists import Lists
 from clusterdep.orders import Orders
 from clusterdep.questions import Questions
@@ -47,8 +48,9 @@ class FeedService(rpc.FeedServicer):
 class WorkService(rpc.WorkServicer):
     """Leases."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, keyring: Keyring) -> None:
         self._work = work
+        self._keyring = keyring
 
     async def Exchange(self, request: pb.ExchangeRequest, context: Context) -> pb.ExchangeResponse:
         return await self._work.exchange(request)
@@ -57,6 +59,12 @@ class WorkService(rpc.WorkServicer):
         self, request: pb.ListLeasesRequest, context: Context
     ) -> pb.ListLeasesResponse:
         return self._work.list_leases(request.dispatcher)
+
+    async def WatchTokens(
+        self, request: pb.WatchTokensRequest, context: Context
+    ) -> AsyncIterator[pb.KnownTokens]:
+        async for known in self._keyring.watch():
+            yield known
 
 
 class QueryService(rpc.QueryServicer):
@@ -144,9 +152,10 @@ class QueryService(rpc.QueryServicer):
 class AdminService(rpc.AdminServicer):
     """Orders."""
 
-    def __init__(self, orders: Orders, upkeep: Upkeep) -> None:
+    def __init__(self, orders: Orders, upkeep: Upkeep, keyring: Keyring) -> None:
         self._orders = orders
         self._upkeep = upkeep
+        self._keyring = keyring
 
     async def PutProfile(self, request: pb.PutProfileRequest, context: Context) -> pb.Profile:
         return await self._orders.put_profile(request.profile)
@@ -172,3 +181,16 @@ class AdminService(rpc.AdminServicer):
     async def Compact(self, request: pb.CompactRequest, context: Context) -> pb.CompactResponse:
         before, after = await self._upkeep.compact()
         return pb.CompactResponse(before=before, after=after)
+
+    async def AddToken(self, request: pb.AddTokenRequest, context: Context) -> pb.AddTokenResponse:
+        return self._keyring.add(request.name, request.role, request.lasts)
+
+    async def ListTokens(
+        self, request: pb.ListTokensRequest, context: Context
+    ) -> pb.ListTokensResponse:
+        return self._keyring.all()
+
+    async def RevokeToken(
+        self, request: pb.RevokeTokenRequest, context: Context
+    ) -> pb.RevokeTokenResponse:
+        return pb.RevokeTokenResponse(revoked=self._keyring.revoke(request.name))

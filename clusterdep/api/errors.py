@@ -19,7 +19,9 @@ class Kind(Enum):
     EXISTS = "exists"
     PRECONDITION = "precondition"
     UNAVAILABLE = "unavailable"  # a daemon is not there, or cannot do it now
-    DENIED = "denied"
+    DENIED = "denied"  # the caller has another role
+    UNAUTHENTICATED = "unauthenticated"  # nobody knows who the caller is
+    LIMIT = "limit"  # more than a daemon takes
     CONFIG = "config"
     CANNOT_CREATE = "cannot create"
     BEHIND = "behind"  # a reader asked for events that are gone
@@ -39,6 +41,8 @@ CODES: dict[Kind, tuple[grpc.StatusCode, int]] = {
     Kind.PRECONDITION: (grpc.StatusCode.FAILED_PRECONDITION, os.EX_DATAERR),
     Kind.UNAVAILABLE: (grpc.StatusCode.UNAVAILABLE, os.EX_UNAVAILABLE),
     Kind.DENIED: (grpc.StatusCode.PERMISSION_DENIED, os.EX_NOPERM),
+    Kind.UNAUTHENTICATED: (grpc.StatusCode.UNAUTHENTICATED, os.EX_NOPERM),
+    Kind.LIMIT: (grpc.StatusCode.RESOURCE_EXHAUSTED, os.EX_DATAERR),
     Kind.CONFIG: (grpc.StatusCode.FAILED_PRECONDITION, os.EX_CONFIG),
     Kind.CANNOT_CREATE: (grpc.StatusCode.FAILED_PRECONDITION, os.EX_CANTCREAT),
     Kind.BEHIND: (grpc.StatusCode.OUT_OF_RANGE, os.EX_DATAERR),
@@ -56,7 +60,8 @@ _KINDS: dict[grpc.StatusCode, Kind] = {
     grpc.StatusCode.UNAVAILABLE: Kind.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED: Kind.UNAVAILABLE,
     grpc.StatusCode.PERMISSION_DENIED: Kind.DENIED,
-    grpc.StatusCode.UNAUTHENTICATED: Kind.DENIED,
+    grpc.StatusCode.UNAUTHENTICATED: Kind.UNAUTHENTICATED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Kind.LIMIT,
     grpc.StatusCode.OUT_OF_RANGE: Kind.BEHIND,
     grpc.StatusCode.DATA_LOSS: Kind.LOST,
     grpc.StatusCode.ABORTED: Kind.INTERRUPTED,

@@ -1,4 +1,4 @@
-"""What both daemons share in serving: one daemon per state directory, the socket, faults."""
+"""What both daemons share in serving: one daemon per state directory, the places it serves at."""
 
 from __future__ import annotations
 
@@ -6,28 +6,44 @@ import asyncio
 import contextlib
 import errno
 import fcntl
-import logging
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import grpc
-from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from clusterdep.api import checking, client
+from clusterdep.api import client
+from clusterdep.api.access import Gate, Tokens
 from clusterdep.api.errors import Fault, Kind
+from clusterdep.api.guard import Guard
+from clusterdep.api.ports import Ports
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from clusterdep.api.certificates import Shown
 
-Context = grpc.aio.ServicerContext[Any, Any]
-#: Characters of what is said of a request that can not be read.
-MOST_SAID = 200
-Handler = Any  # grpc.RpcMethodHandler: its fields are typed for synchronous servers only
+#: Calls at once of all clients, and of one connection; the others are told to come later.
+CALLS, CALLS_OF_ONE = 4_096, 256
+#: Connections at each place.
+CONNECTIONS = 1_024
+
+OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", client.MESSAGE_LIMIT),
+    ("grpc.max_send_message_length", client.MESSAGE_LIMIT),
+    ("grpc.max_concurrent_streams", CALLS_OF_ONE),
+    ("grpc.max_allowed_incoming_connections", CONNECTIONS),
+    # Who connects and says nothing, who is gone without a word, who asks nothing for long.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 3_600_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
+    ("grpc.so_reuseport", 0),
+]
 
 
 # -- the state directory -----------------------------------------------------------------
@@ -65,7 +81,63 @@ def only_one(state: Path, name: str) -> Iterator[None]:
         os.close(lock)
 
 
-# -- the socket --------------------------------------------------------------------------
+# -- places ------------------------------------------------------------------------------
+
+
+class Door:
+    """Everything about who comes in: what is shown, who is let in, which tokens count."""
+
+    def __init__(self, ports: Ports) -> None:
+        """Raises Fault (CONFIG) if a certificate, key or list cannot be used."""
+        self.ports = ports
+        self.tokens = Tokens()
+        self._shown: Shown | None = None
+        if not ports.tls:
+            self.gate = Gate(self.tokens, plaintext_role=ports.plaintext_role)
+            return
+        from clusterdep.api import certificates  # noqa: PLC0415  only TLS pays for cryptography
+
+        self._shown = certificates.Shown(ports)
+        self.gate = Gate(
+            self.tokens,
+            certificates.read_certificate,
+            certificates.Revoked(ports.revoked),
+            ports.plaintext_role,
+        )
+
+    def server(self) -> grpc.aio.Server:
+        """A server whose every method this one guards; served by `listening`."""
+        return grpc.aio.server(
+            interceptors=(Guard(self.gate),), options=OPTIONS, maximum_concurrent_rpcs=CALLS
+        )
+
+    def reload(self) -> None:
+        """Reads the certificate again, now. Raises Fault; what was read before holds then."""
+        if self._shown is not None:
+            self._shown.reload()
+
+    def open(self, server: grpc.aio.Server, state: Path) -> list[Path]:
+        """Binds all places; the Unix sockets that were made. Raises Fault."""
+        sockets = []
+        for place in self.ports.places:
+            kind, _, where = place.partition(":")
+            if kind == "unix":
+                _bind(server, Path(where), state)
+                sockets.append(Path(where))
+                continue
+            try:
+                if self._shown is not None and kind in ("tls", "mtls"):
+                    server.add_secure_port(where, self._shown.credentials(kind == "mtls"))
+                elif kind == "plaintext":
+                    server.add_insecure_port(where)
+            except RuntimeError as error:
+                raise Fault(
+                    Kind.CANNOT_CREATE,
+                    f"{place} cannot be served: another program may have the port, or this "
+                    "machine has no such address",
+                    "name another with 'listen' in the configuration",
+                ) from error
+        return sockets
 
 
 class Health:
@@ -87,9 +159,9 @@ class Health:
 
 @contextlib.asynccontextmanager
 async def listening(
-    server: grpc.aio.Server, address: str, state: Path, services: Sequence[str], grace: float
+    server: grpc.aio.Server, door: Door, state: Path, services: Sequence[str], grace: float
 ) -> AsyncIterator[Health]:
-    """Serves at `address` (unix:PATH) for as long as the block lasts, health and reflection too.
+    """Serves at all places of `door` for as long as the block lasts, health and reflection too.
 
     `services` are full names; calls under way may take `grace` seconds at the end. Raises
     Fault if it can not be served there.
@@ -98,16 +170,18 @@ async def listening(
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     names = (*services, reflection.SERVICE_NAME, health.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
-    path = Path(address.removeprefix("unix:"))
-    _bind(server, path, state)
+    sockets = door.open(server, state)
     await server.start()
     for name in ("", *services):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    reviews = asyncio.create_task(door.gate.keep())
     try:
         yield Health(checks)
     finally:
+        reviews.cancel()
         await server.stop(grace)
-        _unlink(path)
+        for path in sockets:
+            _unlink(path)
 
 
 def _unlink(path: Path) -> None:
@@ -160,116 +234,3 @@ def _answers(path: Path) -> bool:
         except ConnectionRefusedError:
             return False
     return True
-
-
-# -- faults ------------------------------------------------------------------------------
-
-
-class FaultInterceptor(grpc.aio.ServerInterceptor):
-    """Turns a Fault raised by any method into the status of its call.
-
-    A request that is no message of its type, or has what no message may have, is
-    refused with the reason before its method sees it.
-    """
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        read = _reading(handler.request_deserializer)
-        if handler.response_streaming:
-            method = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            wrap = (
-                grpc.stream_stream_rpc_method_handler
-                if handler.request_streaming
-                else grpc.unary_stream_rpc_method_handler
-            )
-            guarded: Any = _guard_stream(method, handler.request_streaming)
-        else:
-            method = handler.stream_unary if handler.request_streaming else handler.unary_unary
-            wrap = (
-                grpc.stream_unary_rpc_method_handler
-                if handler.request_streaming
-                else grpc.unary_unary_rpc_method_handler
-            )
-            guarded = _guard(method, handler.request_streaming)
-        return wrap(guarded, read, handler.response_serializer)
-
-
-def _reading(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """Reads a request; what is wrong with it comes as a Fault in its place."""
-    if deserialize is None:
-        return None
-
-    def read(data: bytes) -> Any:
-        try:
-            request = deserialize(data)
-        except DecodeError as error:
-            return Fault(Kind.DATA, f"the request can not be read: {str(error)[:MOST_SAID]}")
-        wrong = checking.problem(request) if isinstance(request, Message) else ""
-        return Fault(Kind.DATA, wrong) if wrong else request
-
-    return read
-
-
-def _usable(request: Any) -> Any:
-    if isinstance(request, Fault):
-        raise request
-    return request
-
-
-async def _usable_ones(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _usable(request)
-
-
-def _guard(
-    method: Callable[[Any, Context], Awaitable[Any]], streams: bool
-) -> Callable[..., Awaitable[Any]]:
-    async def guarded(request: Any, context: Context) -> Any:
-        try:
-            usable = _usable_ones(request) if streams else _usable(request)
-            return await method(usable, context)
-        except Fault as fault:
-            await _refuse(context, fault)
-        except grpc.aio.AbortError:
-            raise  # an abort on its way out
-        except Exception:
-            await _fail(context)
-
-    return guarded
-
-
-def _guard_stream(
-    method: Callable[[Any, Context], Any], streams: bool
-) -> Callable[..., AsyncIterator[Any]]:
-    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
-        try:
-            usable = _usable_ones(request) if streams else _usable(request)
-            async for answer in method(usable, context):
-                yield answer
-        except Fault as fault:
-            await _refuse(context, fault)
-        except grpc.aio.AbortError:
-            raise
-        except Exception:
-            await _fail(context)
-
-    return guarded
-
-
-async def _refuse(context: Context, fault: Fault) -> None:
-    if fault.kind is Kind.INTERNAL:
-        log.error("call failed: %s", fault.what)
-    await context.abort(fault.code, str(fault))
-
-
-async def _fail(context: Context) -> None:
-    """The daemon is at fault: the log says where, the caller that it is not his."""
-    log.exception("call failed")
-    fault = Fault(Kind.INTERNAL, "a fault of the daemon, not of the call", "its log says more")
-    await context.abort(fault.code, str(fault))

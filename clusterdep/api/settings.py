@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from clusterdep.api import client
+from clusterdep.api.addresses import SOCKET_PATH_LIMIT, is_host_port
 from clusterdep.api.errors import Fault, Kind
 
 #: Turns what stands in the file into a value; ValueError says what it must be.
@@ -17,7 +17,6 @@ Check = Callable[[object], object]
 LEVELS = ("debug", "info", "warning", "error")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_HOST_PORT = r"(\[[0-9a-fA-F:.]+(%[A-Za-z0-9._-]+)?\]|[A-Za-z0-9._-]+):(\d{1,5})"
 
 
 def load(path: Path) -> tuple[dict[str, Any], str]:
@@ -172,12 +171,6 @@ def one_of(words: tuple[str, ...]) -> Callable[[object], str]:
     return checked
 
 
-def is_host_port(value: object) -> bool:
-    """Whether it is HOST:PORT, or [ADDRESS]:PORT for IPv6."""
-    found = re.fullmatch(_HOST_PORT, value) if isinstance(value, str) else None
-    return found is not None and 0 < int(found[3]) < 65536
-
-
 def host_port(value: object) -> str:
     """Where something is served, or nothing."""
     if value != "" and not is_host_port(value):
@@ -194,8 +187,8 @@ def listen(value: object) -> tuple[str, ...]:
             "plaintext:HOST:PORT, or a list of these"
         )
     for entry in entries:
-        if len(entry.removeprefix("unix:").encode()) > client.SOCKET_PATH_LIMIT:
-            raise ValueError(f"a path of at most {client.SOCKET_PATH_LIMIT} bytes")
+        if len(entry.removeprefix("unix:").encode()) > SOCKET_PATH_LIMIT:
+            raise ValueError(f"a path of at most {SOCKET_PATH_LIMIT} bytes")
     return tuple(entries)
 
 

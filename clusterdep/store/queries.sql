@@ -284,3 +284,15 @@ INSERT INTO file_set (id, files) VALUES (?, ?);
 
 -- pkgpath_files: What pkgpaths of a profile read, in slices by id.
 SELECT id, files FROM pkgpath WHERE profile_id = ?1 AND id > ?2 ORDER BY id LIMIT ?3;
+
+-- tokens: All tokens.
+SELECT name, role, digest, created_at, expires_at, revoked_at FROM token ORDER BY name;
+
+-- token: The token of a name.
+SELECT role, expires_at, revoked_at FROM token WHERE name = ?;
+
+-- put_token: Makes a token, in the place of one of that name that counts no more.
+INSERT OR REPLACE INTO token (name, role, digest, created_at, expires_at) VALUES (?, ?, ?, ?, ?);
+
+-- revoke_token: A token counts no more.
+UPDATE token SET revoked_at = ? WHERE name = ?;

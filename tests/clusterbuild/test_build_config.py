@@ -34,7 +34,11 @@ def test_everything_can_be_set(tmp_path):
         state = "~/x"
         dispatcher = "farm-1"
         clusterdep = "unix:/run/clusterdep.sock"
-        listen = "unix:/run/clusterbuild.sock"
+        listen = ["unix:/run/clusterbuild.sock", "tls:[::]:7422"]
+        tls_certificate = "b.crt"
+        tls_key = "/etc/b.key"
+        clusterdep_ca = "ca.crt"
+        clusterdep_token_file = "~/token"
         metrics = "127.0.0.1:9111"
         slots = 4
         sandbox = "none"
@@ -52,7 +56,11 @@ def test_everything_can_be_set(tmp_path):
         state=Path.home() / "x",
         dispatcher="farm-1",
         clusterdep="unix:/run/clusterdep.sock",
-        listen="unix:/run/clusterbuild.sock",
+        listen=("unix:/run/clusterbuild.sock", "tls:[::]:7422"),
+        tls_certificate=tmp_path / "b.crt",
+        tls_key=Path("/etc/b.key"),
+        clusterdep_ca=tmp_path / "ca.crt",
+        clusterdep_token_file=Path.home() / "token",
         metrics="127.0.0.1:9111",
         slots=4,
         sandbox="none",
@@ -107,6 +115,8 @@ def test_all_problems_at_once_with_their_lines(tmp_path):
         'log_limit = "many"',
         "log_limit = 1.5",
         "state = 3",
+        'insecure_plaintext = "yes"',
+        "clusterdep_ca = 1",
         "search_path = 3",
         'log_level = "loud"',
     ],
@@ -121,3 +131,27 @@ def test_a_file_that_is_no_toml_or_not_there(tmp_path):
         config.load(written(tmp_path, "slots 4"))
     with pytest.raises(Fault, match="cannot be read: No such file"):
         config.load(tmp_path / "absent.toml")
+
+
+def test_what_must_be_set_together(tmp_path):
+    with pytest.raises(Fault, match="listen has tls:, for which tls_key must be set"):
+        config.load(written(tmp_path, 'listen = "tls:h:1"\ntls_certificate = "x"\n'))
+    with pytest.raises(Fault, match="set insecure_plaintext to the role"):
+        config.load(written(tmp_path, 'listen = "plaintext:h:1"\n'))
+
+
+def test_what_is_shown_to_clusterdep(monkeypatch, tmp_path):
+    monkeypatch.setenv("CLUSTERDEP_CA", "/env/ca")
+    monkeypatch.setenv("CLUSTERDEP_TOKEN_FILE", "/env/token")
+    path = written(tmp_path, 'clusterdep_token_file = "mine"\n')
+    access = config.load(path).access
+    assert (access.ca, access.token_file) == (Path("/env/ca"), tmp_path / "mine")
+    assert config.load(path, clusterdep_ca=Path("/cli/ca")).access.ca == Path("/cli/ca")
+
+
+def test_the_socket_is_always_there(tmp_path):
+    settings = config.load(
+        written(tmp_path, 'insecure_plaintext = "viewer"\nlisten = "plaintext:[::1]:7"\n')
+    )
+    assert settings.ports.places == (settings.address, "plaintext:[::1]:7")
+    assert settings.address.startswith("unix:/")
