@@ -23,6 +23,8 @@ NOBODY = "65534"
 KINDS = ("overlay", "chroot")
 #: A name that no host has.
 NAME = f"onhost-{os.getpid()}"
+#: Seconds that nobody else sleeps, by which a process is found.
+NAP = str(70_000_000 + os.getpid())
 #: Becomes root of a namespace in which mounts are nobody else's.
 APART = ["/usr/bin/unshare", "--mount", "--propagation", "private"]
 APART += [] if os.geteuid() == 0 else ["--map-root-user"]
@@ -75,13 +77,13 @@ def test_nothing_a_build_writes_is_left(host: OnHost, tree: FakeTree, kind: str)
     change = (
         f"echo .info changed >> {tree.root}/mk/fake.mk && cat {tree.root}/mk/fake.mk >/dev/null"
     )
-    daemon = "(setsid sleep 7654401 &) && sleep 0.2"
+    daemon = f"(setsid sleep {NAP} &) && sleep 0.2"
     tree.package("liba", DO_BUILD=f"{write} && {change} && {daemon} && echo y > file")
     text = host.job("a", tree, "test/liba", **values(host, kind, DISTDIR=str(distdir)))
     result = host.build("a", text)
     assert (result["OUTCOME"], result["SANDBOX"]) == ("built", kind), told(host, "a")
     assert (host.directory("a") / "out/liba-1.0.tgz").exists()
-    assert running("7654401") == []
+    assert running(NAP) == []
     for directory in everywhere:
         assert not Path(directory, NAME).exists(), directory
     assert "changed" not in (tree.root / "mk/fake.mk").read_text()
@@ -218,11 +220,11 @@ def test_as_an_unprivileged_user(make_host: MakeHost, tree: FakeTree, kind: str,
     own(host, uid)
     me = uid if os.geteuid() == 0 else str(os.geteuid())
     write = "echo x > /etc/new && echo x > /tmp/new && echo x > /var/tmp/new && mkdir -p /made/here"
-    tree.package("liba", DO_BUILD=f"id -u > file && cat file && {write}; (setsid sleep 7654402 &)")
+    tree.package("liba", DO_BUILD=f"id -u > file && cat file && {write}; (setsid sleep {NAP} &)")
     result = host.build("u", host.job("u", tree, "test/liba", **values(host, kind, uid)))
     assert result["OUTCOME"] == "built", told(host, "u")
     assert host.log("u", "build").split() == [me]
-    assert running("7654402") == []
+    assert running(NAP) == []
     assert not any(Path(name).exists() for name in ("/etc/new", "/var/tmp/new", "/made"))
     cleaned(host, "u")
 
@@ -243,9 +245,9 @@ def test_a_build_user_builds(any_host: OnHost, tree: FakeTree, kind: str) -> Non
 
 @pytest.mark.parametrize("who", ["supervisor", "sandbox", "both"])
 def test_killed_midway(any_host: OnHost, tree: FakeTree, kind: str, who: str) -> None:
-    tree.package("liba", DO_BUILD="(setsid sleep 7654403 &); sleep 7654403")
+    tree.package("liba", DO_BUILD=f"(setsid sleep {NAP} &); sleep {NAP}")
     any_host.start("k", any_host.job("k", tree, "test/liba", **values(any_host, kind)))
-    until(lambda: len(running("7654403")) == 2)
+    until(lambda: len(running(NAP)) == 2)
     for name in ("pid", "pid.sandbox"):
         if who == "both" or (name == "pid") == (who == "supervisor"):
             pid = facts((any_host.directory("k") / name).read_text())["PID"]
@@ -253,13 +255,13 @@ def test_killed_midway(any_host: OnHost, tree: FakeTree, kind: str, who: str) ->
     if who == "sandbox":
         assert any_host.result("k")["EVIDENCE"] == "signal"
     cleaned(any_host, "k")
-    assert running("7654403") == []
+    assert running(NAP) == []
 
 
 def test_after_a_reboot(any_host: OnHost, tree: FakeTree, kind: str) -> None:
-    tree.package("liba", DO_BUILD="echo x > /etc/new; sleep 7654404")
+    tree.package("liba", DO_BUILD=f"echo x > /etc/new; sleep {NAP}")
     any_host.start("r", any_host.job("r", tree, "test/liba", **values(any_host, kind)))
-    until(lambda: running("7654404") != [])
+    until(lambda: running(NAP) != [])
     any_host.run("end", "r")
     (any_host.directory("r") / "result").unlink()
     for path in any_host.directory("r").glob("pid*"):
