@@ -7,7 +7,7 @@ Afterwards it is told of each change when that was committed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from clusterdep.api.errors import Fault, Kind
@@ -21,6 +21,8 @@ from clusterdep.core.selection import Selection
 from clusterdep.core.status import Failure, Status, judge, own_verdict, status_of
 from clusterdep.facts import Artifact, Change, Entry, Pkgpath, Profile, runtime_patterns
 from clusterdep.store.database import Row, Store
+
+_NONE: Mapping[int, Artifact] = {}
 
 
 class Counts(NamedTuple):
@@ -155,6 +157,10 @@ class Catalog:
             self._enter(entry, change)
         for path in change.dropped_paths:
             self.paths.pop(path, None)
+        for package_id, artifact in change.rekeyed.items():
+            package = self.index.get(package_id, -1)
+            if package in self.artifacts and self.artifacts[package].sha256 == artifact.sha256:
+                self.artifacts[package] = artifact
 
     def _enter(self, entry: Entry, change: Change) -> None:
         """A record that is new, or has changed."""
@@ -257,17 +263,25 @@ class Catalog:
             self._in_order = sorted(self.index.values(), key=lambda package: entries[package].order)
         return self._in_order
 
-    def key(self, package: int) -> str:
-        """The input key of a package whose requirements are built."""
-        entry = self.entries[package]
+    def key(
+        self,
+        package: int,
+        coming: Mapping[int, Artifact] = _NONE,
+        inputs_digest: str | None = None,
+    ) -> str:
+        """The input key of a package whose requirements are built.
+
+        With artifacts of requirements that are `coming`, or for another `inputs_digest`.
+        """
+        entry, known = self.entries[package], self.artifacts
         return inputs.input_key(
             entry.digest,
-            entry.place.inputs_digest,
+            entry.place.inputs_digest if inputs_digest is None else inputs_digest,
             self.profile.toolchain,
             (
                 (artifact.pkgname, artifact.content_digest)
-                for artifact in map(self.artifacts.get, self.graph.requires[package])
-                if artifact is not None
+                for other in self.graph.requires[package]
+                if (artifact := coming.get(other) or known.get(other)) is not None
             ),
         )
 

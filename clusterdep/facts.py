@@ -130,6 +130,8 @@ class Change:
     #: For packages whose requirements changed: ids of those, and what is unresolved.
     requirements: dict[int, tuple[Sequence[int], str]] = field(default_factory=dict)
     duplicates: dict[int, bool] = field(default_factory=dict)
+    #: Artifacts that were taken over, and are of the files that are known now.
+    rekeyed: dict[int, Artifact] = field(default_factory=dict)
     #: What is stored of packages that were gone and are back.
     artifacts: dict[int, Artifact] = field(default_factory=dict)
     attempts: dict[int, list[Any]] = field(default_factory=dict)  # rows, oldest first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import zstandard
@@ -11,7 +12,7 @@ import zstandard
 from clusterdep.catalog import Catalog
 from clusterdep.core import inputs, stale
 from clusterdep.core.graph import State
-from clusterdep.facts import Artifact
+from clusterdep.facts import Artifact, Pkgpath
 from clusterdep.store.database import Row, Store
 
 _PACK = zstandard.ZstdCompressor()
@@ -81,6 +82,22 @@ def _requirements(
             yield catalog.entries[other].pkgname, ""
         else:
             yield artifact.pkgname, artifact.content_digest
+
+
+def trusted(catalog: Catalog, place: Pkgpath, inputs_digest: str) -> dict[int, Artifact]:
+    """Artifacts that were taken over, if now it is known which files a build of theirs reads.
+
+    Nobody can say whether those are the files they were built from; as long as the rest of
+    what they were made of is the same, they are taken for them. By package; with new keys.
+    """
+    found: dict[int, Artifact] = {}
+    for package in place.packages:
+        artifact = catalog.artifacts.get(package)
+        if artifact is None or artifact.attempt or artifact.input_key != catalog.key(package):
+            continue
+        key = catalog.key(package, inputs_digest=inputs_digest)
+        found[package] = replace(artifact, input_key=key)
+    return found
 
 
 # --- why an artifact is not current ---------------------------------------------------------

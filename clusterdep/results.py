@@ -147,7 +147,11 @@ def _invalid(result: pb.Result) -> str:
     """What is wrong with a result, if something is."""
     if not result.built:
         return "" if result.blame in BLAMES else "it was not built, and blame is not given"
-    artifact = result.artifact
+    return flaw_of(result.artifact)
+
+
+def flaw_of(artifact: pb.Artifact) -> str:
+    """What is wrong with an artifact as it was told of, if something is."""
     if not _HEX.fullmatch(artifact.sha256):
         return "artifact.sha256 is not 64 hexadecimal digits"
     if artifact.size <= 0:

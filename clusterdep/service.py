@@ -17,6 +17,7 @@ from clusterdep.lists import Lists
 from clusterdep.orders import Orders
 from clusterdep.questions import Questions
 from clusterdep.render import evidence_message
+from clusterdep.takeover import TakeOver
 from clusterdep.upkeep import Upkeep
 from clusterdep.watching import Watching
 from clusterdep.work import Work
@@ -27,14 +28,20 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class FeedService(rpc.FeedServicer):
     """What the tree contains."""
 
-    def __init__(self, feed: Feed, orders: Orders) -> None:
+    def __init__(self, feed: Feed, takeover: TakeOver, orders: Orders) -> None:
         self._feed = feed
+        self._takeover = takeover
         self._orders = orders
 
     async def PutRecords(
         self, request_iterator: AsyncIterator[pb.PutRecordsRequest], context: Context
     ) -> pb.PutRecordsResponse:
         return await self._feed.put_records(request_iterator)
+
+    async def TakeOver(
+        self, request_iterator: AsyncIterator[pb.TakeOverRequest], context: Context
+    ) -> pb.TakeOverResponse:
+        return await self._takeover.take(request_iterator)
 
     async def DeclareArtifacts(
         self, request: pb.DeclareArtifactsRequest, context: Context

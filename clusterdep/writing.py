@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from clusterdep import origins
 from clusterdep.catalog import Catalog, artifact_of
 from clusterdep.core import files
 from clusterdep.delivery import Delivery
@@ -140,6 +141,8 @@ class Writing:
                 new.id = old.id
                 if scan.error:
                     new.inputs_digest = old.inputs_digest
+                elif scan.inputs_digest and not old.inputs_digest:
+                    self._trust(old, scan.inputs_digest)
                 if old.outdated_at is not None and old.outdated_at > self.delivery.began:
                     new.outdated_at, new.outdated_why = old.outdated_at, old.outdated_why
             else:
@@ -152,6 +155,14 @@ class Writing:
             self._places[path] = new
             if scan.error:
                 self.ledger.event(profile.name, "scan-failed", path, key_line(scan.error))
+
+    def _trust(self, place: Pkgpath, inputs_digest: str) -> None:
+        """For the first time it is known which files builds there read."""
+        for package, artifact in origins.trusted(self.catalog, place, inputs_digest).items():
+            package_id = self.catalog.entries[package].id
+            row = (artifact.input_key, inputs_digest, package_id, artifact.sha256)
+            self.ledger.store.run("rekey_artifact", row)
+            self.change.rekeyed[package_id] = artifact
 
     def _packages(self, packages: Sequence[int]) -> None:
         """Records and requirements of these packages."""

@@ -151,6 +151,10 @@ VALUES (:package_id, :attempt_id, :pkgname, :sha256, :size, :suffix, :content_di
     :input_key, :summary, :built_at, :dispatcher, :record, :inputs_digest, :toolchain,
     :made_with);
 
+-- rekey_artifact: An artifact that was taken over is taken for one of these files.
+UPDATE artifact SET input_key = ?, inputs_digest = ?
+WHERE package_id = ? AND sha256 = ? AND attempt_id IS NULL AND missing_at IS NULL;
+
 -- newest_artifact: The newest artifact of a package that counts, or else that counted once.
 SELECT pkgname, input_key, record, inputs_digest, toolchain, made_with, missing_at, discarded_at,
     discarded_why

@@ -283,7 +283,7 @@ CHOICE = (
 
 async def requires(dep: Daemon, package: str) -> list[str]:
     answer = dep.caller.query.Requires(pb.PackageRequest(profile="p", package=package))
-    return [requirement.pkgname async for requirement in answer]
+    return [requirement.pkgname async for page in answer for requirement in page.requirements]
 
 
 async def summary(dep: Daemon) -> pb.SummaryResponse:
