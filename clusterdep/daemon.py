@@ -27,6 +27,7 @@ from clusterdep.orders import Orders
 from clusterdep.questions import Questions
 from clusterdep.service import AdminService, FeedService, QueryService, WorkService
 from clusterdep.store.database import Store
+from clusterdep.takeover import TakeOver
 from clusterdep.upkeep import Retention, Upkeep
 from clusterdep.watching import Watching
 from clusterdep.work import Work
