@@ -64,7 +64,7 @@ async def serve(path: Path | None, settings: config.Settings) -> None:
         server = door.server()
         _add_services(
             server,
-            FeedService(feed, orders),
+            FeedService(feed, TakeOver(ledger, feed), orders),
             WorkService(work, keyring),
             QueryService(questions, Lists(ledger, questions), Watching(ledger)),
             AdminService(orders, upkeep, keyring),
