@@ -67,15 +67,29 @@ evidence_exit() {
     fact MESSAGE "$1 ended with status $2: $(telling_line)"
 }
 
+# room DIR: can something be written there?
+room() {
+    dd if=/dev/zero of="$1/.room.$$" bs=65536 count=4 2>/dev/null
+    _ro_status=$?
+    rm -f "$1/.room.$$"
+    return $_ro_status
+}
+
+# room_in_layer: and to what takes the changes of a job, which may be another file system?
+room_in_layer() {
+    case $J_SANDBOX in
+    overlay | chroot) room /var/tmp ;;
+    esac
+}
+
 # evidence_host: what no package can help.
 evidence_host() {
     # Where the disk is full the log may have had no room for saying so.
-    if dd if=/dev/zero of="$job/.room" bs=65536 count=4 2>/dev/null; then
+    if room "$job" && room_in_layer; then
         seen no-space 'No space left on device|Disk quota exceeded|[Ff]ile ?system (is )?full'
     else
         fact EVIDENCE no-space
     fi
-    rm -f "$job/.room"
     seen memory 'virtual memory exhausted|Cannot allocate memory|Killed signal terminated program|internal compiler error: Killed|std::bad_alloc|LLVM ERROR: out of memory|\*\*\* Signal 9'
     _eh='Input/output error|Stale (NFS )?file handle|Structure needs cleaning'
     # In these sandboxes there is much that may only be read.

@@ -183,6 +183,20 @@ def greeter() -> Iterator[int]:
         thread.join()
 
 
+def test_a_full_layer_is_seen_where_nobody_says_so(any_host: OnHost, tree: FakeTree) -> None:
+    tree.package(
+        "liba", DO_BUILD="dd if=/dev/zero of=/etc/big bs=64k count=999 2>/dev/null; exit 1"
+    )
+    text = any_host.job("f", tree, "test/liba", SANDBOX="overlay", LAYER_SIZE="4000000")
+    assert "no-space" in any_host.build("f", text)["EVIDENCE"].split()
+
+
+def test_what_a_killed_probe_left_is_removed(any_host: OnHost) -> None:
+    (any_host.base / ".probe.999999999/layer/0").mkdir(parents=True)
+    any_host.run("probe")
+    assert not list(any_host.base.glob(".probe.*"))
+
+
 @pytest.mark.parametrize("user", ["", NOBODY])
 def test_only_fetching_has_a_network(
     make_host: MakeHost, tree: FakeTree, kind: str, user: str, greeter: int
