@@ -25,6 +25,7 @@ from clusterdep.lists import Lists
 from clusterdep.metrics import Metrics
 from clusterdep.orders import Orders
 from clusterdep.questions import Questions
+from clusterdep.scans import Scans
 from clusterdep.service import AdminService, FeedService, QueryService, WorkService
 from clusterdep.store.database import Store
 from clusterdep.takeover import TakeOver
@@ -50,8 +51,9 @@ async def serve(path: Path | None, settings: config.Settings) -> None:
         store = Store(settings.database)
         stack.callback(store.close)
         ledger = Ledger(store, settings.lease_seconds, time.time)
-        work = Work(ledger, settings.renew_seconds, lambda: uuid.uuid4().hex)
-        feed = Feed(ledger)
+        scans = Scans(ledger, lambda: uuid.uuid4().hex)
+        work = Work(ledger, scans, settings.renew_seconds, lambda: uuid.uuid4().hex)
+        feed = Feed(ledger, scans)
         orders = Orders(ledger, feed)
         door = Door(settings.ports)
         keyring = Keyring(ledger, door.tokens)
@@ -76,7 +78,7 @@ async def serve(path: Path | None, settings: config.Settings) -> None:
             looking_after = asyncio.create_task(upkeep.run())
             comparing = asyncio.create_task(feed.compare())
             try:
-                await _run(ledger, work, _on_signals(path, orders, door))
+                await _run(ledger, work, feed, _on_signals(path, orders, door))
             finally:
                 log.info("stopping")
                 looking_after.cancel()
@@ -141,12 +143,15 @@ def _on_signals(path: Path | None, orders: Orders, door: Door) -> asyncio.Event:
     return stopped
 
 
-async def _run(ledger: Ledger, work: Work, stopped: asyncio.Event) -> None:
-    """Ends leases when their time is over, until stopped."""
+async def _run(ledger: Ledger, work: Work, feed: Feed, stopped: asyncio.Event) -> None:
+    """Ends leases when their time is over, and scans that cannot be done, until stopped."""
     while not stopped.is_set():
         try:
             if not ledger.store.stopped:
                 work.attempts.expire()
+                work.scans.expire()
+                for name, errors in work.scans.hopeless().items():
+                    await feed.fail_scans(name, errors)
         except Fault as fault:
             if not ledger.store.stopped:  # that was said already
                 log.error("%s", fault)

@@ -11,16 +11,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.catalog import Catalog
 from clusterdep.core import resolve
-from clusterdep.delivery import Delivery, Identity
+from clusterdep.delivery import Delivery, Identity, Scan
 from clusterdep.facts import Change, Entry
 from clusterdep.ledger import Ledger, in_steps
 from clusterdep.plan import Plan, differences, make_plan, place, reconciled, stored_package
+from clusterdep.scans import Scans
 from clusterdep.store.database import Row
 from clusterdep.writing import COMMIT, Writing, batches
 
@@ -30,8 +31,9 @@ log = logging.getLogger("clusterdep.feed")
 class Feed:
     """Puts deliveries into the database; one at a time for each profile."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, scans: Scans) -> None:
         self.ledger = ledger
+        self._scans = scans
         self._locks: dict[str, asyncio.Lock] = {}
         self._resolvers: dict[str, resolve.Resolver] = {}
 
@@ -63,11 +65,23 @@ class Feed:
                 "the stream ended before its last message; nothing was changed",
                 "send it again",
             )
-        name = self.ledger.catalog(delivery.header.profile).profile.name
-        async with self.lock(name):
-            answer = await self._deliver(name, delivery)
+        answer = await self._take_in(delivery)
         answer.created_profile = created
         return answer
+
+    async def _take_in(self, delivery: Delivery) -> pb.PutRecordsResponse:
+        name = self.ledger.catalog(delivery.header.profile).profile.name
+        async with self.lock(name):
+            self._scans.admit(delivery)
+            answer = await self._deliver(name, delivery)
+            self._scans.taken_in(name, delivery)
+        return answer
+
+    async def fail_scans(self, name: str, errors: Mapping[str, str]) -> None:
+        """The scans of these pkgpaths have failed, and nobody will bring what make said."""
+        header = pb.PutHeader(profile=name, mode=pb.PutHeader.MODE_MERGE)
+        scans = {path: Scan(error=error) for path, error in errors.items()}
+        await self._take_in(Delivery(header, scans=scans, end=pb.PutEnd()))
 
     def _open(self, part: pb.PutRecordsRequest) -> bool:
         """Looks at the header; whether the profile was made."""

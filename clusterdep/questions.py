@@ -60,13 +60,21 @@ class Questions:
         first = next(iter(catalog.ready), None)
         possible = first is not None and self._work.could_ever_run(catalog.job(first))
         startable = len(catalog.ready) if possible else 0
+        scans = self._work.scans
+        scanning = scans.leases.of_profile(catalog.profile.name)
+        to_scan = self._to_scan(catalog)
+        lists_error = scans.lists(catalog)["lists_error"]
         answer = pb.SummaryResponse(
             profile=profile_message(catalog.profile),
             pkgpaths=len(catalog.paths),
-            scan_failures=len(catalog.scan_failures),
-            leases=leases,
+            scan_failures=len(catalog.scan_failures) + bool(lists_error),
+            leases=leases + len(scanning),
             startable=startable,
-            idle=catalog.profile.complete and not catalog.settling and not leases and not startable,
+            idle=catalog.profile.complete
+            and not catalog.settling
+            and not (leases or startable or scanning or to_scan),
+            outdated=len(scans.outdated(catalog)),
+            scanning=sum(len(lease.pkgpaths) for lease in scanning),
             last_event=self.last_event(),
             missing_selection=catalog.missing_selection,
             unwritable=self.ledger.store.stopped,
@@ -79,11 +87,18 @@ class Questions:
                     needed=needed[status],
                     selected=selected[status],
                 )
+        if lists_error:
+            answer.failures.append(scan_failure_message("", lists_error))
         for pkgpath, error in list(catalog.scan_failures.items())[:MOST_FAILURES]:
             answer.failures.append(scan_failure_message(pkgpath, error))
         answer.differences.extend(difference_messages(catalog, MOST_FAILURES))
         answer.collisions.extend(collision_messages(catalog, MOST_FAILURES))
         return answer
+
+    def _to_scan(self, catalog: Catalog) -> bool:
+        """Whether hosts have scans to do, and some known host could."""
+        scans = self._work.scans
+        return bool(scans.left(catalog)) and self._work.could_ever_run(scans.job(catalog))
 
     def last_event(self) -> int:
         """Sequence number of the newest event."""

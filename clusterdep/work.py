@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.attempts import Attempts
 from clusterdep.core.leases import Lease, Refused, lost_grants
+from clusterdep.core.scanqueue import ScanLease
 from clusterdep.core.schedule import Job, Offer, Platform, match, refusal
 from clusterdep.ledger import Ledger
 from clusterdep.render import grant_message
 from clusterdep.results import Results
+from clusterdep.scans import Scans
 
 #: Longest that an exchange waits, seconds.
 LONGEST_WAIT = 60.0
@@ -26,13 +28,17 @@ class Dispatcher:
     name: str
     offers: list[Offer] = field(default_factory=list)
     calls: int = 0  # exchanges so far; only the newest is answered
+    takes_scans: bool = False
 
 
 class Work:
     """Grants jobs to dispatchers and takes their results."""
 
-    def __init__(self, ledger: Ledger, renew_seconds: float, new_id: Callable[[], str]) -> None:
+    def __init__(
+        self, ledger: Ledger, scans: Scans, renew_seconds: float, new_id: Callable[[], str]
+    ) -> None:
         self.ledger = ledger
+        self.scans = scans
         self.dispatchers: dict[str, Dispatcher] = {}
         self.attempts = Attempts(ledger, new_id)
         self._results = Results(ledger, self.attempts)
@@ -55,6 +61,7 @@ class Work:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + min(max(request.wait_seconds, 0.0), LONGEST_WAIT)
         verdicts = [self._results.report(result) for result in request.results]
+        verdicts += [self.scans.report(result) for result in request.scan_results]
         listed = {holding.attempt: holding.fence for holding in request.holding}
         while dispatcher.calls == mine:
             answer = pb.ExchangeResponse(
@@ -64,12 +71,17 @@ class Work:
             )
             answer.cancellations.extend(self._renew(dispatcher.name, listed))
             again = self._lost_grants(request, set(listed))
-            dispatcher.offers = _offers(request, again)
+            rescans = self._lost_scans(request, listed) if request.takes_scans else []
+            dispatcher.takes_scans = request.takes_scans
+            hosts = [lease.host for lease in again] + [scan.host for scan in rescans]
+            dispatcher.offers = _offers(request, hosts)
             for lease in again:
                 answer.grants.append(self._message(lease))
+            for scan in (*rescans, *self._grant_scans(dispatcher)):
+                answer.scans.append(self.scans.message(scan))
             answer.grants.extend(self._grant(dispatcher))
             left = deadline - loop.time()
-            if answer.verdicts or answer.grants or answer.cancellations:
+            if answer.verdicts or answer.grants or answer.scans or answer.cancellations:
                 return answer
             if left <= 0 or self._stopping:
                 return answer
@@ -82,13 +94,41 @@ class Work:
         held = self.ledger.leases.of_dispatcher(request.dispatcher)
         return [lease for lease in lost_grants(held, listed) if lease.host in ready]
 
+    def _lost_scans(self, request: pb.ExchangeRequest, listed: Iterable[str]) -> list[ScanLease]:
+        """The same of scans."""
+        ready = [host.name for host in request.hosts if host.state == pb.HOST_STATE_READY]
+        return self.scans.lost(request.dispatcher, listed, ready)
+
+    def _grant_scans(self, dispatcher: Dispatcher) -> list[ScanLease]:
+        """Scans come before builds: they are short, and say what there is to build.
+
+        But builds go on meanwhile with what is known.
+        """
+        if self._stopping or not dispatcher.takes_scans:
+            return []
+        if not any(offer.ready and offer.free > 0 for offer in dispatcher.offers):
+            return []
+        slots = sum(
+            offer.slots
+            for other in self.dispatchers.values()
+            if other.takes_scans
+            for offer in other.offers
+            if offer.ready
+        )
+        builds = any(
+            catalog.profile.complete and not catalog.settling and len(catalog.ready)
+            for catalog in self.ledger.catalogs.values()
+        )
+        return self.scans.grant(dispatcher.name, dispatcher.offers, slots, builds)
+
     def _renew(self, dispatcher: str, listed: dict[str, int]) -> list[pb.Cancellation]:
         """Renews what is listed; what can not be renewed is to be ended."""
         ended: list[pb.Cancellation] = []
         now = self.ledger.clock()
         for attempt, fence in listed.items():
             try:
-                self.attempts.hold(dispatcher, attempt, fence, now)
+                holder = self.scans if self.scans.knows(attempt) else self.attempts
+                holder.hold(dispatcher, attempt, fence, now)
             except Refused as refused:
                 ended.append(pb.Cancellation(attempt=attempt, why=str(refused)))
         return ended
@@ -138,6 +178,14 @@ class Work:
                     granted=lease.granted,
                     renewed=lease.renewed,
                 )
+        for scan in self.scans.leases:
+            if dispatcher in ("", scan.dispatcher) and scan.profile in self.ledger.catalogs:
+                answer.leases.add(
+                    scan=self.scans.message(scan),
+                    dispatcher=scan.dispatcher,
+                    granted=scan.granted,
+                    renewed=scan.renewed,
+                )
         return answer
 
     def offers(self) -> list[Offer]:
@@ -159,11 +207,11 @@ class Work:
         return refusal(job, offer) or ("" if offer.free > 0 else "has no free slot")
 
 
-def _offers(request: pb.ExchangeRequest, again: Sequence[Lease]) -> list[Offer]:
-    """The hosts of a request; what is granted again takes its slot."""
+def _offers(request: pb.ExchangeRequest, again: Sequence[str]) -> list[Offer]:
+    """The hosts of a request; what is granted again, on these hosts, takes its slot."""
     offers = []
     for host in request.hosts:
-        free = host.free_slots - sum(lease.host == host.name for lease in again)
+        free = host.free_slots - again.count(host.name)
         offers.append(
             Offer(
                 dispatcher=request.dispatcher,

@@ -300,3 +300,40 @@ INSERT OR REPLACE INTO token (name, role, digest, created_at, expires_at) VALUES
 
 -- revoke_token: A token counts no more.
 UPDATE token SET revoked_at = ? WHERE name = ?;
+
+-- scan_leases: Scans that are leased.
+SELECT * FROM scan_attempt WHERE ended_at IS NULL ORDER BY fence;
+
+-- scan_returns: Scans that were lost or given back, oldest first.
+SELECT * FROM scan_attempt WHERE outcome = 'lapsed'
+    OR (outcome = 'returned' AND blame IN ('host', 'infrastructure'))
+ORDER BY ended_at;
+
+-- scan_fence: The newest fence of all scans.
+SELECT coalesce(max(fence), 0) AS fence FROM scan_attempt;
+
+-- scan_attempt: One try at scanning.
+SELECT * FROM scan_attempt WHERE id = ?;
+
+-- add_scan_attempt: A scan was granted.
+INSERT INTO scan_attempt (id, profile_id, fence, dispatcher, host, granted_at, generation,
+    enumerate, pkgpaths)
+VALUES (:attempt, :profile_id, :fence, :dispatcher, :host, :granted_at, :generation, :enumerate,
+    :pkgpaths);
+
+-- end_scan_attempt: How it ended.
+UPDATE scan_attempt SET ended_at = ?, outcome = ?, blame = ?, message = ? WHERE id = ?;
+
+-- resume_scan_attempt: A lapsed scan is held after all.
+UPDATE scan_attempt SET ended_at = NULL, outcome = NULL, message = '' WHERE id = ?
+    AND outcome = 'lapsed';
+
+-- lists: How it stands with the lists of a profile's tree.
+SELECT lists_outdated_at, lists_outdated_why, lists_error FROM profile WHERE id = ?;
+
+-- outdate_lists: The lists of the tree are to be looked at again.
+UPDATE profile SET lists_outdated_at = ?, lists_outdated_why = ? WHERE id = ?;
+
+-- lists_done: They were, and what is wrong with them.
+UPDATE profile SET lists_outdated_at = NULL, lists_outdated_why = '', lists_error = ?
+WHERE id = ?;

@@ -209,6 +209,11 @@ ALTER TABLE profile ADD COLUMN unsettled INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE profile ADD COLUMN scans TEXT NOT NULL DEFAULT 'helper'
     CHECK (scans IN ('helper', 'hosts'));
 
+-- Since when the lists of the tree are to be looked at again by hosts; NULL: they are known.
+ALTER TABLE profile ADD COLUMN lists_outdated_at REAL DEFAULT 0;
+ALTER TABLE profile ADD COLUMN lists_outdated_why TEXT NOT NULL DEFAULT 'was never listed';
+ALTER TABLE profile ADD COLUMN lists_error TEXT NOT NULL DEFAULT '';
+
 -- Trees that are laid over the tree of a profile.
 CREATE TABLE overlay (
     profile_id INTEGER NOT NULL REFERENCES profile (id) ON DELETE CASCADE,
@@ -257,6 +262,7 @@ CREATE TABLE scan_attempt (
     outcome TEXT CHECK (outcome IN ('done', 'returned', 'lapsed', 'cancelled')),
     blame TEXT NOT NULL DEFAULT '',
     message TEXT NOT NULL DEFAULT '',
+    generation TEXT NOT NULL,            -- scans of one may share an option cache
     enumerate INTEGER NOT NULL DEFAULT 0,
     pkgpaths TEXT NOT NULL               -- JSON
 ) STRICT;

@@ -26,6 +26,7 @@ def test_every_kind_of_event_is_documented() -> None:
         written |= set(re.findall(r"\.event\(\s*[\w.\"]+,\s*\"([a-z-]+)\"", text))
     written |= {"built", "failed", "returned"}  # the words of the outcome itself
     written |= {"restored"}  # written while no daemon runs
+    written |= {"scan-granted", "scan-done", "scan-returned", "scan-lapsed"}  # of scans likewise
     documented = set(re.findall(r"^\| `([a-z-]+)` \|", (ROOT / "docs/events.md").read_text(), re.M))
     assert written == documented
 

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from onhost_fakes import FakeTree, MakeHost, OnHost, executable, running, until
 
+#: A long time, another in each process that runs tests at once.
+LONG = f"{os.getpid()}0000"
+
 ECHO = ".PHONY: pbulk-index\npbulk-index:\n\t@{}\n"
 
 
@@ -87,7 +90,7 @@ def test_results_are_told_in_pieces_and_while_it_runs(host: OnHost, tree: FakeTr
 
 
 def test_one_that_hangs_is_ended_and_the_others_go_on(host: OnHost, tree: FakeTree) -> None:
-    prints(tree, "x/hangs", "echo begun; sleep 7654 & sleep 7655")
+    prints(tree, "x/hangs", f"echo begun; sleep {LONG}1 & sleep {LONG}2")
     prints(tree, "x/next", "echo next")
     host.start("s", scan(host, tree, "x/hangs", "x/next", SCAN_TIME_LIMIT="2"))
     result = host.result("s")
@@ -97,7 +100,7 @@ def test_one_that_hangs_is_ended_and_the_others_go_on(host: OnHost, tree: FakeTr
     assert list(found) == ["x/hangs"]
     status, limit, out, _ = found["x/hangs"]
     assert (status > 0, limit, out) == (True, "time", "begun\n")
-    assert not running("7654") and not running("7655")
+    assert not running(f"{LONG}1") and not running(f"{LONG}2")
 
 
 def test_one_that_prints_for_ever(host: OnHost, tree: FakeTree) -> None:
@@ -121,8 +124,8 @@ def test_make_does_not_hold_without_end_what_it_reads(any_host: OnHost, tree: Fa
 
 
 def test_what_is_left_of_one_is_ended_before_the_next(host: OnHost, tree: FakeTree) -> None:
-    prints(tree, "x/leaves", "sleep 7656 & echo left")
-    prints(tree, "x/next", "sleep 0.3; ps -A -o args= 2>/dev/null | grep -c '[s]leep 7656'; :")
+    prints(tree, "x/leaves", f"sleep {LONG}3 & echo left")
+    prints(tree, "x/next", f"sleep 0.3; ps -A -o args= | grep -c '[s]leep {LONG}3'; :")
     host.build("s", scan(host, tree, "x/leaves", "x/next"))
     assert told(host)["x/next"][2] == "0\n"
 
@@ -166,7 +169,7 @@ def test_the_lists_of_a_tree(host: OnHost, tree: FakeTree) -> None:
 
 def test_it_is_ended_on_demand_and_keeps_what_it_has(host: OnHost, tree: FakeTree) -> None:
     prints(tree, "x/a", "echo a")
-    prints(tree, "x/hangs", "sleep 7657")
+    prints(tree, "x/hangs", f"sleep {LONG}4")
     host.start("s", scan(host, tree, "x/a", "x/hangs"))
     until(lambda: len(told(host)) == 1)
     assert host.look()["s"][:2] == ["running", "scan"]
@@ -174,15 +177,15 @@ def test_it_is_ended_on_demand_and_keeps_what_it_has(host: OnHost, tree: FakeTre
     result = host.result("s")
     assert (result["OUTCOME"], result["EVIDENCE"]) == ("ended", "order")
     assert list(told(host)) == ["x/a"]
-    assert not running("7657")
+    assert not running(f"{LONG}4")
 
 
 def test_make_killed_from_outside_is_not_the_pkgpaths_fault(host: OnHost, tree: FakeTree) -> None:
     prints(tree, "x/a", "echo a")
-    prints(tree, "x/killed", "sleep 7658")
+    prints(tree, "x/killed", f"sleep {LONG}5")
     prints(tree, "x/next", "echo next")
     host.start("s", scan(host, tree, "x/a", "x/killed", "x/next"))
-    until(lambda: bool(running("7658")))
+    until(lambda: bool(running(f"{LONG}5")))
     os.kill(make_in(tree.root / "x/killed"), 9)
     result = host.result("s")
     assert (result["OUTCOME"], result["SIGNAL"]) == ("ended", "9")
