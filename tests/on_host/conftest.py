@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from onhost_fakes import SHELLS, FakeTree, MakeHost, OnHost, shell_directory
+from onhost_fakes import SHELLS, FakeTree, MakeHost, OnHost, busybox_directory, shell_directory
 
 from clusterbuild.engines.host import ON_HOST
 
@@ -34,10 +34,14 @@ def make_host(top: Path) -> Iterator[MakeHost]:
     """Makes hosts; whatever they still have at the end is cleaned, and nothing may be left."""
     hosts: list[OnHost] = []
 
-    def make(shell: str = "dash", name: str = "base", **more: object) -> OnHost:
+    def make(
+        shell: str = "dash", name: str = "base", busybox: bool = False, **more: object
+    ) -> OnHost:
         directory = top / f"sh-{shell}"
         program = directory / "sh" if directory.exists() else None
         program = program or shell_directory(directory, shell) / "sh"
+        if busybox:
+            more["path"] = f"{directory}:{busybox_directory(top / 'busybox')}"
         scripts = top / "scripts"
         if not scripts.exists():
             shutil.copytree(ON_HOST, scripts)
@@ -56,11 +60,11 @@ def make_host(top: Path) -> Iterator[MakeHost]:
 
 @pytest.fixture(params=SHELLS)
 def host(request: pytest.FixtureRequest, make_host: MakeHost) -> OnHost:
-    """A host in each of the shells."""
-    return make_host(request.param)
+    """A host in each of the shells, with none but busybox's tools."""
+    return make_host(request.param, busybox=True)
 
 
 @pytest.fixture
 def any_host(make_host: MakeHost) -> OnHost:
-    """A host whose shell makes no difference."""
+    """A host whose shell makes no difference, with the system's own tools."""
     return make_host("dash")

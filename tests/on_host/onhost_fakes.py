@@ -170,6 +170,17 @@ def shell_directory(where: Path, shell: str) -> Path:
     return where
 
 
+def busybox_directory(where: Path) -> Path:
+    """A directory with busybox's tools and nothing else; fails or skips if there is no busybox."""
+    if where.exists():
+        return where
+    program = (shell_directory(where, "busybox") / "sh").rename(where / "busybox").resolve()
+    listed = subprocess.run([program, "--list"], capture_output=True, text=True, check=True)
+    for name in {*listed.stdout.split()} - {"sh", "ash", "hush", "[[", "busybox"}:
+        (where / name).symlink_to(program)
+    return where
+
+
 class OnHost:
     """The scripts of on_host, run in one shell against one base directory."""
 

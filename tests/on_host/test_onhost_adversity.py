@@ -12,7 +12,17 @@ import time
 from pathlib import Path
 
 import pytest
-from onhost_fakes import FakeTree, MakeHost, OnHost, as_user, facts, running, until
+from onhost_fakes import (
+    SHELLS,
+    FakeTree,
+    MakeHost,
+    OnHost,
+    as_user,
+    busybox_directory,
+    facts,
+    running,
+    until,
+)
 
 NOBODY = "65534"
 
@@ -30,23 +40,36 @@ def tools(directory: Path, source: str, *names: str) -> Path:
 # --- other tools, other users
 
 
-@pytest.mark.parametrize("shell", ["busybox", "mksh"])
-def test_with_busybox_tools_alone(make_host: MakeHost, tree: FakeTree, shell: str) -> None:
-    top = tree.root.parent
-    applets = subprocess.run(["busybox", "--list"], capture_output=True, text=True, check=True)
-    names = [name for name in applets.stdout.split() if name not in ("sh", "ash", "[[")]
-    where = tools(top / "tools", "/bin/busybox", *names)
-    if not Path("/bin/busybox").exists():
-        pytest.fail("there is no /bin/busybox")
-    host = make_host(shell, path=f"{top}/sh-{shell}:{where}")
+@pytest.mark.parametrize("kind", ["mount", "overlay"])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_with_busybox_tools_alone(
+    make_host: MakeHost, tree: FakeTree, shell: str, kind: str
+) -> None:
+    where = busybox_directory(tree.root / "tools")
+    # Within another root there are the tools of that: here the system's.
+    within = ":/usr/bin:/bin:/usr/sbin:/sbin" if kind == "overlay" else ""
+    host = make_host(shell, path=f"{where}{within}")
     tree.package("liba", DO_BUILD="echo y > file; (setsid sleep 7654331 &); sleep 0.2")
     path = f"{tree.prefix}/bin:{tree.prefix}/sbin:{host.path}"
-    result = host.build("bb", host.job("bb", tree, "test/liba", SEARCH_PATH=path))
-    assert (result["OUTCOME"], result["SANDBOX"]) == ("built", "mount")
+    text = host.job("bb", tree, "test/liba", SEARCH_PATH=path, SANDBOX=kind)
+    result = host.build("bb", text)
+    assert (result["OUTCOME"], result["SANDBOX"]) == ("built", kind), host.log("bb", "sandbox")
     assert running("7654331") == []
     facts_said = facts(host.run("probe", "tar", "nosuchtool").stdout)
     assert facts_said["TOOL"] == f"tar {where}/tar"
     assert int(facts_said["CORES"]) > 0 and int(facts_said["MEMORY"]) > 0
+
+
+def test_hosts_in_all_shells_have_no_other_tools(host: OnHost) -> None:
+    look = "for tool in awk cat chmod cp date dd df env find grep gzip kill ln ls mkdir mount mv"
+    look += " ps rm sed setsid sha256sum sleep sort stat tail tar tr umount uname unshare wc; do"
+    look += ' command -v "$tool"; done; ! command -v openssl perl python3 bash'
+    done = subprocess.run(
+        [host.shell, "-c", look], env=host.environment, capture_output=True, text=True, check=True
+    )
+    tools_found = [Path(line) for line in done.stdout.split() if "/" in line]
+    assert len(tools_found) > 15  # some shells have a few of them built in
+    assert {path.resolve().name for path in tools_found} == {"busybox"}
 
 
 def test_as_an_unprivileged_user(make_host: MakeHost, tree: FakeTree, top: Path) -> None:

@@ -13,7 +13,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from onhost_fakes import FakeTree, MakeHost, OnHost, as_user, executable, facts, running, until
+from onhost_fakes import (
+    SHELLS,
+    FakeTree,
+    MakeHost,
+    OnHost,
+    as_user,
+    executable,
+    facts,
+    running,
+    until,
+)
 from small_system import small_system
 
 from clusterbuild.core.blame import Blame, judge
@@ -28,6 +38,12 @@ NAP = str(70_000_000 + os.getpid())
 #: Becomes root of a namespace in which mounts are nobody else's.
 APART = ["/usr/bin/unshare", "--mount", "--propagation", "private"]
 APART += [] if os.geteuid() == 0 else ["--map-root-user"]
+
+
+@pytest.fixture(params=SHELLS)
+def host(request: pytest.FixtureRequest, make_host: MakeHost) -> OnHost:
+    """A host in each of the shells, with tools that are seen in another root, too."""
+    return make_host(request.param)
 
 
 @pytest.fixture(params=KINDS)
