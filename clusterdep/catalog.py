@@ -569,6 +569,12 @@ class Catalog:
             self._unknown = predict.unknown(self.expected)
             self._levels.mark_all()
 
+    def learn_again(self, package: int, seconds: Iterable[float]) -> None:
+        """What its builds took, oldest first, as far as that is still known."""
+        self.expected.pop(package, None)
+        self.expected.update(predict.learn((package, wall) for wall in seconds))
+        self._levels.mark(package)
+
     def lose_artifacts(self, packages: Iterable[int]) -> None:
         """The artifacts of the packages are gone, or count no more."""
         lost = [package for package in packages if self.artifacts.pop(package, None) is not None]

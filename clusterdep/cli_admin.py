@@ -1,4 +1,4 @@
-"""Commands that give orders: profile select retry db."""
+"""Commands that give orders: about profiles, about packages, about the database."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from clusterdep import config
 from clusterdep.api import client
+from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.serving import only_one
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.cli_call import DEADLINE, Caller, ask, print_json
@@ -63,6 +64,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     retry = add(commands, "retry", _retry, "try failed packages again")
     retry.add_argument("profile", metavar="PROFILE")
     retry.add_argument("packages", metavar="PACKAGE", nargs="*", help="none: all that failed")
+    _add_steering(commands, add)
     database = commands.add_parser(
         "db", help="check, copy, compact the database of the running daemon; restore a copy"
     )
@@ -80,6 +82,52 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     restore.add_argument("file", metavar="FILE")
     restore.set_defaults(run=_db_restore)
+
+
+def _add_steering(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Orders about packages, and what is forgotten."""
+    for name, run, text in (
+        ("hold", _hold, "have packages granted to nobody until they are released"),
+        ("release", _hold, "release packages that are held"),
+        ("rebuild", _rebuild, "have packages built again, whatever there is of them"),
+    ):
+        command = add(commands, name, run, text)
+        command.add_argument("profile", metavar="PROFILE")
+        command.add_argument("packages", metavar="PACKAGE", nargs="+")
+        if name == "rebuild":
+            command.add_argument(
+                "--dependents", action="store_true", help="and all that requires them"
+            )
+        else:
+            command.add_argument("--why", default="", help="for people")
+            command.set_defaults(release=name == "release")
+    rescan = add(commands, "rescan", _rescan, "have pkgpaths scanned again")
+    rescan.add_argument("profile", metavar="PROFILE")
+    rescan.add_argument(
+        "names", metavar="NAME", nargs="+", help="pkgpath, category, or package; or all"
+    )
+    forget = add(
+        commands, "forget", _forget, "forget what is left of packages that the tree has no more"
+    )
+    forget.add_argument("profile", metavar="PROFILE")
+    forget.add_argument(
+        "--whole", action="store_true", help="the profile itself, with all that is known of it"
+    )
+    prune = add(commands, "prune", _prune, "forget old attempts, and artifacts that were replaced")
+    prune.add_argument("profile", metavar="PROFILE", nargs="?", default="", help="default: all")
+    prune.add_argument(
+        "--days", type=float, default=0, help="attempts that ended longer ago than this"
+    )
+    prune.add_argument(
+        "--keep", type=int, default=0, help="but of each package so many; at least 3"
+    )
+    prune.add_argument(
+        "--artifacts",
+        action="store_true",
+        help="records of artifacts that a newer one replaced, or whose package is gone",
+    )
+    for command in (forget, prune):
+        command.add_argument("-n", "--dry-run", action="store_true", help="only say what it would")
 
 
 async def _profile_list(caller: Caller, args: argparse.Namespace) -> int:
@@ -121,6 +169,67 @@ async def _retry(caller: Caller, args: argparse.Namespace) -> int:
     answer = await caller.admin.Retry(request, timeout=DEADLINE)
     if args.json:
         print_json(answer)
+    return os.EX_OK
+
+
+async def _hold(caller: Caller, args: argparse.Namespace) -> int:
+    request = pb.HoldRequest(
+        profile=args.profile, packages=args.packages, release=args.release, why=args.why
+    )
+    answer = await caller.admin.Hold(request, timeout=DEADLINE)
+    if args.json:
+        print_json(answer)
+    return os.EX_OK
+
+
+async def _rebuild(caller: Caller, args: argparse.Namespace) -> int:
+    request = pb.RebuildRequest(
+        profile=args.profile, packages=args.packages, dependents=args.dependents
+    )
+    answer = await caller.admin.Rebuild(request, timeout=DEADLINE)
+    if args.json:
+        print_json(answer)
+    return os.EX_OK
+
+
+async def _rescan(caller: Caller, args: argparse.Namespace) -> int:
+    names = [] if args.names == ["all"] else args.names
+    request = pb.RescanRequest(profile=args.profile, names=names)
+    answer = await caller.admin.Rescan(request, timeout=DEADLINE)
+    if args.json:
+        print_json(answer)
+    else:
+        print(f"{answer.pkgpaths} pkgpaths")
+    return os.EX_OK
+
+
+async def _forget(caller: Caller, args: argparse.Namespace) -> int:
+    request = pb.ForgetRequest(profile=args.profile, whole=args.whole, dry_run=args.dry_run)
+    answer = await caller.admin.Forget(request, timeout=LONG)
+    if args.json:
+        print_json(answer)
+    else:
+        print(f"{answer.packages} packages")
+    return os.EX_OK
+
+
+async def _prune(caller: Caller, args: argparse.Namespace) -> int:
+    if not args.days and not args.artifacts:
+        raise Fault(Kind.USAGE, "nothing to prune", "say --days N, --artifacts, or both")
+    request = pb.PruneRequest(
+        profile=args.profile,
+        attempts_days=args.days,
+        keep_attempts=args.keep,
+        artifacts=args.artifacts,
+        dry_run=args.dry_run,
+    )
+    answer = await caller.admin.Prune(request, timeout=LONG)
+    if args.json:
+        print_json(answer)
+        return os.EX_OK
+    print(f"{answer.attempts} attempts, {answer.artifacts} artifacts of {answer.bytes} bytes")
+    for name in (*answer.logs, *answer.sha256):
+        print(name)
     return os.EX_OK
 
 

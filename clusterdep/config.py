@@ -45,6 +45,9 @@ class Settings:
     renew_seconds: float = 30.0
     event_days: float = 14.0
     event_count: int = 1_000_000
+    attempt_days: float = 400.0
+    attempt_count: int = 10  # of each package that are kept however old
+    artifact_records: str = "all"  # or "newest": records of replaced artifacts are forgotten
     log_level: str = "info"
     profiles: tuple[ProfileSettings, ...] = ()
 
@@ -85,6 +88,9 @@ KEYS: dict[str, file.Check] = {
     "renew_seconds": file.positive,
     "event_days": file.positive,
     "event_count": file.positive_count,
+    "attempt_days": file.positive,
+    "attempt_count": file.positive_count,
+    "artifact_records": file.one_of(("all", "newest")),
     "log_level": file.one_of(file.LEVELS),
     "profile": file.tables,
 }

@@ -19,6 +19,7 @@ from clusterdep.api.serving import Door, listening, only_one
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.api.v1 import clusterdep_pb2_grpc as rpc
 from clusterdep.feed import Feed
+from clusterdep.forgetting import Forgetting
 from clusterdep.keyring import Keyring
 from clusterdep.ledger import Ledger
 from clusterdep.lists import Lists
@@ -27,6 +28,7 @@ from clusterdep.orders import Orders
 from clusterdep.questions import Questions
 from clusterdep.scans import Scans
 from clusterdep.service import AdminService, FeedService, QueryService, WorkService
+from clusterdep.steering import Steering
 from clusterdep.store.database import Store
 from clusterdep.takeover import TakeOver
 from clusterdep.upkeep import Retention, Upkeep
@@ -58,7 +60,8 @@ async def serve(path: Path | None, settings: config.Settings) -> None:
         door = Door(settings.ports)
         keyring = Keyring(ledger, door.tokens)
         questions = Questions(ledger, work)
-        upkeep = Upkeep(ledger, Retention(settings.event_days, settings.event_count))
+        forgetting = Forgetting(ledger, feed)
+        upkeep = Upkeep(ledger, forgetting, _retention(settings))
         await feed.recover()
         await apply_profiles(orders, settings)
         if settings.metrics:
@@ -69,7 +72,7 @@ async def serve(path: Path | None, settings: config.Settings) -> None:
             FeedService(feed, TakeOver(ledger, feed), orders),
             WorkService(work, keyring),
             QueryService(questions, Lists(ledger, questions), Watching(ledger)),
-            AdminService(orders, upkeep, keyring),
+            AdminService(orders, Steering(ledger), forgetting, upkeep, keyring),
         )
         async with listening(server, door, settings.state, SERVICES, GRACE) as health:
             places = ", ".join(settings.ports.places)
@@ -98,6 +101,18 @@ async def apply_profiles(orders: Orders, settings: config.Settings) -> None:
                 }
             )
         )
+
+
+def _retention(settings: config.Settings) -> Retention:
+    return Retention(
+        settings.event_days,
+        settings.event_count,
+        pb.PruneRequest(
+            attempts_days=settings.attempt_days,
+            keep_attempts=settings.attempt_count,
+            artifacts=settings.artifact_records == "newest",
+        ),
+    )
 
 
 def _add_services(

@@ -83,6 +83,11 @@ class Feed:
         scans = {path: Scan(error=error) for path, error in errors.items()}
         await self._take_in(Delivery(header, scans=scans, end=pb.PutEnd()))
 
+    def forget(self, catalog: Catalog) -> None:
+        """The profile is no more; to be called under its lock."""
+        self._resolvers.pop(catalog.profile.name, None)
+        self.ledger.files.forget(catalog.profile.id)
+
     def _open(self, part: pb.PutRecordsRequest) -> bool:
         """Looks at the header; whether the profile was made."""
         if part.WhichOneof("part") != "header":

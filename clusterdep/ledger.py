@@ -154,7 +154,9 @@ class Ledger:
         self._load_leases()
 
     def _profiles(self) -> list[Profile]:
-        return [self._profile(row) for row in self.store.rows("profiles")]
+        rows = self.store.rows("profiles")
+        # A name that no profile can have: it is being forgotten.
+        return [self._profile(row) for row in rows if _NAME.fullmatch(row["name"])]
 
     def _profile(self, row: Row) -> Profile:
         selection = tuple(r["entry"] for r in self.store.rows("selection", (row["id"],)))

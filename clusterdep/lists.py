@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Container, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
@@ -44,15 +44,15 @@ class Lists:
         """Packages of a profile in scan order."""
         catalog = self.ledger.catalog(request.profile)
         wanted = set(request.statuses)
-        among: Container[int] | None = None
+        among: Callable[[int], bool] | None = None
         if request.selected:
-            among = catalog.selected
+            among = catalog.selected.__contains__
         elif request.needed:
-            among = catalog.needed
+            among = catalog.needed.__contains__
         chosen = [
             package
             for package in catalog.in_order()
-            if (among is None or package in among)
+            if (among is None or among(package))
             and (not wanted or STATUSES[catalog.status(package)] in wanted)
         ]
         return _pages(catalog, chosen, package_message)

@@ -127,6 +127,7 @@ class Questions:
             record=row["text"] if row else b"",
             requirements=self.requirements(catalog, package),
             scan_error=catalog.scan_failures.get(entry.pkgpath, ""),
+            held=package in catalog.held,
         )
         stored = self.ledger.store.row("artifact_of", (entry.id,))
         if stored is not None:

@@ -129,6 +129,8 @@ def sentence(catalog: Catalog, package: int) -> str:
         return where + failure.message
     if status is Status.UNRESOLVED:
         return catalog.problems.get(package, "a pattern it asks for matches no package")
+    if status is Status.HELD:
+        return f"held: {entry.held}"
     if status is Status.LEASED:
         lease = catalog.lease(package)
         return "" if lease is None else f"on {lease.host}"

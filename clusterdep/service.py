@@ -12,11 +12,13 @@ from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.api.v1 import clusterdep_pb2_grpc as rpc
 from clusterdep.feed import Feed
+from clusterdep.forgetting import Forgetting
 from clusterdep.keyring import Keyring
 from clusterdep.lists import Lists
 from clusterdep.orders import Orders
 from clusterdep.questions import Questions
 from clusterdep.render import evidence_message
+from clusterdep.steering import Steering
 from clusterdep.takeover import TakeOver
 from clusterdep.upkeep import Upkeep
 from clusterdep.watching import Watching
@@ -159,8 +161,17 @@ class QueryService(rpc.QueryServicer):
 class AdminService(rpc.AdminServicer):
     """Orders."""
 
-    def __init__(self, orders: Orders, upkeep: Upkeep, keyring: Keyring) -> None:
+    def __init__(
+        self,
+        orders: Orders,
+        steering: Steering,
+        forgetting: Forgetting,
+        upkeep: Upkeep,
+        keyring: Keyring,
+    ) -> None:
         self._orders = orders
+        self._steering = steering
+        self._forgetting = forgetting
         self._upkeep = upkeep
         self._keyring = keyring
 
@@ -172,6 +183,21 @@ class AdminService(rpc.AdminServicer):
 
     async def Retry(self, request: pb.RetryRequest, context: Context) -> pb.RetryResponse:
         return pb.RetryResponse(retried=self._orders.retry(request.profile, list(request.packages)))
+
+    async def Hold(self, request: pb.HoldRequest, context: Context) -> pb.HoldResponse:
+        return pb.HoldResponse(changed=self._steering.hold(request))
+
+    async def Rebuild(self, request: pb.RebuildRequest, context: Context) -> pb.RebuildResponse:
+        return pb.RebuildResponse(rebuilt=await self._steering.rebuild(request))
+
+    async def Rescan(self, request: pb.RescanRequest, context: Context) -> pb.RescanResponse:
+        return pb.RescanResponse(pkgpaths=await self._steering.rescan(request))
+
+    async def Forget(self, request: pb.ForgetRequest, context: Context) -> pb.ForgetResponse:
+        return pb.ForgetResponse(packages=await self._forgetting.forget(request))
+
+    async def Prune(self, request: pb.PruneRequest, context: Context) -> pb.PruneResponse:
+        return await self._forgetting.prune(request)
 
     async def CheckDatabase(
         self, request: pb.CheckDatabaseRequest, context: Context

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clusterdep.api.errors import Fault
+from clusterdep.api.v1 import clusterdep_pb2 as pb
+from clusterdep.forgetting import Forgetting
 from clusterdep.ledger import Ledger
 from clusterdep.store import copying
 from clusterdep.store.database import Row
@@ -34,16 +36,18 @@ class Retention:
 
     event_days: float
     event_count: int
+    attempts: pb.PruneRequest = field(default_factory=pb.PruneRequest)
 
 
 class Upkeep:
     """What the daemon does for itself, and checks, copies and compacts by order."""
 
-    def __init__(self, ledger: Ledger, retention: Retention) -> None:
+    def __init__(self, ledger: Ledger, forgetting: Forgetting, retention: Retention) -> None:
         #: Told when the disk is full (False), and when there is room again.
         self.on_writable: Callable[[bool], None] = lambda writable: None
         self._ledger = ledger
         self._store = ledger.store
+        self._forgetting = forgetting
         self._retention = retention
         self._one = asyncio.Lock()
         self._stopped_at = 0.0
@@ -99,6 +103,8 @@ class Upkeep:
             if now >= self._prune_at:
                 self._prune_at = now + HOUR
                 await self._prune_events()
+                await self._forgetting.finish()
+                await self._forgetting.prune(self._retention.attempts)
                 await self._prune_inputs()
         except Fault as fault:
             if not self._store.stopped:

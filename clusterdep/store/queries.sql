@@ -337,3 +337,91 @@ UPDATE profile SET lists_outdated_at = ?, lists_outdated_why = ? WHERE id = ?;
 -- lists_done: They were, and what is wrong with them.
 UPDATE profile SET lists_outdated_at = NULL, lists_outdated_why = '', lists_error = ?
 WHERE id = ?;
+
+-- leased: Something of a profile that is leased, if there is.
+SELECT attempt.pkgname AS what FROM lease JOIN attempt ON attempt.id = lease.attempt_id
+JOIN package ON package.id = lease.package_id WHERE package.profile_id = :profile_id
+UNION ALL
+SELECT 'a scan' FROM scan_attempt WHERE profile_id = :profile_id AND ended_at IS NULL
+LIMIT 1;
+
+-- count_packages: Packages of a profile, also those the tree has no more.
+SELECT count(*) FROM package WHERE profile_id = ?;
+
+-- strike_profile: The profile is being forgotten: it has a name that none can have.
+UPDATE profile SET name = '/' || id WHERE id = ?;
+
+-- stricken_profiles: Profiles that are being forgotten.
+SELECT id FROM profile WHERE name LIKE '/%';
+
+-- forget_requirements: Some requirements of a profile.
+DELETE FROM requirement WHERE package_id IN (
+    SELECT DISTINCT requirement.package_id FROM package
+    JOIN requirement ON requirement.package_id = package.id
+    WHERE package.profile_id = ? LIMIT ?
+);
+
+-- forget_packages: Some packages of a profile, with all that is known of them.
+DELETE FROM package WHERE id IN (SELECT id FROM package WHERE profile_id = ? LIMIT ?);
+
+-- forget_pkgpaths: Some pkgpaths of a profile.
+DELETE FROM pkgpath WHERE id IN (SELECT id FROM pkgpath WHERE profile_id = ? LIMIT ?);
+
+-- forget_scan_attempts: Some scans of a profile.
+DELETE FROM scan_attempt WHERE id IN (SELECT id FROM scan_attempt WHERE profile_id = ? LIMIT ?);
+
+-- forget_profile: The profile itself.
+DELETE FROM profile WHERE id = ? AND name LIKE '/%';
+
+-- forget_gone: Some packages that have no record any more, and no lease.
+DELETE FROM package WHERE id IN (
+    SELECT id FROM package WHERE profile_id = ?
+        AND NOT EXISTS (SELECT 1 FROM record WHERE package_id = package.id)
+        AND NOT EXISTS (SELECT 1 FROM lease WHERE package_id = package.id)
+        AND NOT EXISTS (SELECT 1 FROM requirement WHERE required_id = package.id)
+    LIMIT ?
+);
+
+-- count_gone: How many of those there are.
+SELECT count(*) FROM package WHERE profile_id = ?
+    AND NOT EXISTS (SELECT 1 FROM record WHERE package_id = package.id)
+    AND NOT EXISTS (SELECT 1 FROM lease WHERE package_id = package.id)
+    AND NOT EXISTS (SELECT 1 FROM requirement WHERE required_id = package.id);
+
+-- old_attempts: Attempts that ended before a time, but for the newest of each package.
+SELECT id, package_id, log FROM (
+    SELECT attempt.id, attempt.package_id, attempt.log, attempt.ended_at,
+        row_number() OVER (PARTITION BY attempt.package_id
+                           ORDER BY attempt.granted_at DESC, attempt.fence DESC) AS place
+    FROM attempt JOIN package ON package.id = attempt.package_id
+    WHERE package.profile_id = :profile_id
+)
+WHERE place > :keep AND ended_at < :before;
+
+-- forget_attempt: An attempt that has ended, with its stages.
+DELETE FROM attempt WHERE id = ? AND ended_at IS NOT NULL;
+
+-- seconds_of: Wall seconds of the successful attempts of a package, oldest first.
+SELECT sum(stage.wall) AS seconds
+FROM attempt JOIN stage ON stage.attempt_id = attempt.id
+WHERE attempt.package_id = ? AND attempt.outcome = 'built'
+GROUP BY attempt.id ORDER BY attempt.ended_at;
+
+-- old_artifacts: Artifacts that a newer one of their package replaced, or whose package is gone.
+SELECT artifact.id, artifact.sha256, artifact.size, artifact.missing_at
+FROM artifact JOIN package ON package.id = artifact.package_id
+WHERE package.profile_id = ? AND (
+    NOT EXISTS (SELECT 1 FROM record WHERE record.package_id = package.id)
+    OR EXISTS (SELECT 1 FROM artifact AS newer WHERE newer.package_id = artifact.package_id
+        AND newer.id > artifact.id AND newer.missing_at IS NULL)
+);
+
+-- forget_artifact: One of those, if it still is.
+DELETE FROM artifact WHERE id = ?1 AND (
+    NOT EXISTS (SELECT 1 FROM record WHERE record.package_id = artifact.package_id)
+    OR EXISTS (SELECT 1 FROM artifact AS newer WHERE newer.package_id = artifact.package_id
+        AND newer.id > ?1 AND newer.missing_at IS NULL)
+);
+
+-- artifact_named: Whether any record names a file.
+SELECT 1 FROM artifact WHERE sha256 = ? LIMIT 1;

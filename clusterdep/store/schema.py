@@ -268,6 +268,8 @@ CREATE TABLE scan_attempt (
 ) STRICT;
 CREATE INDEX scan_attempt_open ON scan_attempt (profile_id) WHERE ended_at IS NULL;
 
+CREATE INDEX artifact_attempt ON artifact (attempt_id);
+
 -- Held packages are not granted.
 ALTER TABLE package ADD COLUMN held_at REAL;
 ALTER TABLE package ADD COLUMN held_why TEXT NOT NULL DEFAULT '';

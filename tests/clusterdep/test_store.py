@@ -17,7 +17,10 @@ from test_dep_cli import ask, run
 
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
+from clusterdep.feed import Feed
+from clusterdep.forgetting import Forgetting
 from clusterdep.ledger import Ledger
+from clusterdep.scans import Scans
 from clusterdep.store import copying, database
 from clusterdep.store.database import Store
 from clusterdep.store.restoring import GAP
@@ -280,7 +283,8 @@ async def test_events_are_forgotten_by_age_and_by_number(tmp_path: Path) -> None
     ledger = Ledger(store, 120.0, lambda: now)
 
     async def kept(days: float, count: int) -> tuple[int, int]:
-        await Upkeep(ledger, Retention(event_days=days, event_count=count)).tick()
+        forgetting = Forgetting(ledger, Feed(ledger, Scans(ledger, str)))
+        await Upkeep(ledger, forgetting, Retention(event_days=days, event_count=count)).tick()
         row = store.row("event_bounds")
         assert row is not None
         return row[0], row[1]
