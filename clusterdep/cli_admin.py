@@ -31,6 +31,7 @@ _FIELDS = (
     ("machine-arch", "pins the architecture, as uname -m says"),
     ("distdir", "where distfiles are"),
     ("policy", "when an artifact is current: inputs, version, or exists"),
+    ("resolver", "which of several packages that match is chosen: pbulk, or prefer-buildable"),
     ("toolchain", "id of compiler and base system; another id makes everything stale"),
 )
 

@@ -14,7 +14,16 @@ from typing import Any
 
 import grpc
 
-from clusterdep import cli_admin, cli_auth, cli_feed, cli_query, cli_scan, config, daemon
+from clusterdep import (
+    cli_admin,
+    cli_auth,
+    cli_feed,
+    cli_import,
+    cli_query,
+    cli_scan,
+    config,
+    daemon,
+)
 from clusterdep.api import client
 from clusterdep.api.errors import Fault
 from clusterdep.cli_call import Caller
@@ -42,7 +51,7 @@ def add_commands(top: argparse.ArgumentParser, commands: Any) -> None:
     )
     serve.add_argument("--config", metavar="FILE", help="TOML; working defaults without it")
     serve.set_defaults(run=_serve)
-    for module in (cli_feed, cli_scan, cli_query, cli_admin, cli_auth):
+    for module in (cli_feed, cli_scan, cli_import, cli_query, cli_admin, cli_auth):
         module.add_commands(commands, common)
     for command in _leaves(commands):
         command.set_defaults(run=_guarded(command.get_default("run")))

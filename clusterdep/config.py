@@ -25,6 +25,7 @@ class ProfileSettings:
     machine_arch: str = ""
     distdir: str = ""
     policy: str = ""
+    resolver: str = ""
     toolchain: str = ""
     selection: tuple[str, ...] = ()
 

@@ -40,7 +40,7 @@ def test_every_command_has_help() -> None:
     text = parser().format_help()
     commands = (
         "serve load scan resolve match jobs show requires required-by why status events db "
-        "history profile select retry search breaks"
+        "history profile select retry search breaks import"
     )
     for command in commands.split():
         assert re.search(rf"^    {command}\b", text, re.M), command
