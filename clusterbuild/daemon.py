@@ -146,7 +146,11 @@ async def serve(
             stack.push_async_callback(archive.close)
             stack.push_async_callback(dispatcher.close)
             if settings.metrics:
-                stack.callback(metrics.serve(dispatcher, exchange.connection, settings.metrics))
+                stack.callback(
+                    metrics.serve(
+                        dispatcher, exchange.connection, door.gate.refused, settings.metrics
+                    )
+                )
             await stack.enter_async_context(_served(settings, door, dispatcher, exchange))
             keepers = [Keeper(dispatcher, engine) for engine in engines.values()]
             if settings.ports.tls:

@@ -201,10 +201,12 @@ class Exchange:
     async def _exchange(self, dispatcher: Dispatcher) -> None:
         """One call; it is given up, and made anew, when there is more to say."""
         await asyncio.sleep(GATHER)
-        request = dispatcher.request(self._wait)
+        # After a failure an answer at once, which says that all is well again.
+        wait = self._wait if self.connection.connected else 0.0
+        request = dispatcher.request(wait)
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        call = self._work.Exchange(request, timeout=self._wait + GRACE)
+        call = self._work.Exchange(request, timeout=wait + GRACE)
         answer = await self._answer_or_news(call, dispatcher.news)
         if answer is None:
             return
@@ -248,13 +250,13 @@ class Exchange:
             log.warning("%s; what runs goes on, and it is tried again", fault.what)
         self.connection.connected = False
         self.connection.problem = fault.what
+        await asyncio.sleep(self._pause * (0.5 + self._jitter()))
+        self._pause = min(LONGEST_PAUSE, self._pause * 2)
         try:
             if self._link.renewed():
                 self._connect()
         except Fault as unusable:
             log.warning("%s", unusable.what)
-        await asyncio.sleep(self._pause * (0.5 + self._jitter()))
-        self._pause = min(LONGEST_PAUSE, self._pause * 2)
 
 
 async def _answer(

@@ -16,7 +16,7 @@ from clusterdep.api.v1 import clusterdep_pb2_grpc as rpc
 log = logging.getLogger("clusterbuild.known_tokens")
 
 #: Pause after the connection was lost, or a refusal, seconds.
-PAUSE, LONG_PAUSE = 1.0, 30.0
+PAUSE, LONG_PAUSE = 1.0, 5.0
 
 
 async def follow_tokens(link: Link, tokens: Tokens) -> None:
@@ -35,7 +35,10 @@ async def follow_tokens(link: Link, tokens: Tokens) -> None:
                 fault_of, error, link.address, "clusterdep", link.access
             )
             if fault.what != said:
-                log.warning("tokens are not known anew: %s", fault.what)
+                log.warning(
+                    "clusterdep does not say which tokens count: %s; those it named last do",
+                    fault.what,
+                )
                 said = fault.what
             refused = fault.kind in (Kind.DENIED, Kind.UNAUTHENTICATED)
             await asyncio.sleep(LONG_PAUSE if refused else PAUSE)

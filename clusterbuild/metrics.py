@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from wsgiref.simple_server import WSGIServer
 
 import prometheus_client as prometheus
@@ -34,6 +34,7 @@ class Metrics(Collector):
         self._loop = asyncio.get_running_loop()
         self._dispatcher: Dispatcher | None = None
         self._connection: Connection | None = None
+        self._not_let_in: Mapping[str, int] = {}
         self._builds = prometheus.Counter(
             "clusterbuild_builds",
             "Attempts that ended, by outcome (built, failed, returned) and blame",
@@ -103,13 +104,26 @@ class Metrics(Collector):
     async def _read(self) -> list[Metric]:
         if self._dispatcher is None or self._connection is None:
             return []
-        return [*_hosts(self._dispatcher), *_jobs(self._dispatcher), *_talk(self._connection)]
+        return [
+            *_hosts(self._dispatcher),
+            *_jobs(self._dispatcher),
+            *_talk(self._connection),
+            _refused(self._not_let_in),
+        ]
 
     def serve(
-        self, dispatcher: Dispatcher, connection: Connection, address: str
+        self,
+        dispatcher: Dispatcher,
+        connection: Connection,
+        refused: Mapping[str, int],
+        address: str,
     ) -> Callable[[], None]:
-        """Serves at HOST:PORT in a thread; returns what ends it. Raises Fault."""
+        """Serves at HOST:PORT in a thread; returns what ends it. Raises Fault.
+
+        `refused` counts the calls that were not let in, by why.
+        """
         self._dispatcher, self._connection = dispatcher, connection
+        self._not_let_in = refused
         self.registry.register(self)
         host, _, port = address.rpartition(":")
         try:
@@ -130,6 +144,15 @@ def _end(server: WSGIServer, thread: threading.Thread) -> None:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+def _refused(calls: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(
+        "clusterbuild_refused_calls", "Calls that were not let in, or ended", labels=("why",)
+    )
+    for why, count in calls.items():
+        family.add_metric((why,), count)
+    return family
 
 
 def _hosts(dispatcher: Dispatcher) -> list[Metric]:

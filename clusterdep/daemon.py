@@ -65,7 +65,7 @@ async def serve(path: Path | None, settings: config.Settings) -> None:
         await feed.recover()
         await apply_profiles(orders, settings)
         if settings.metrics:
-            stack.callback(Metrics(ledger, questions).serve(settings.metrics))
+            stack.callback(Metrics(ledger, questions, door.gate.refused).serve(settings.metrics))
         server = door.server()
         _add_services(
             server,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -24,7 +24,9 @@ SECONDS = 10.0
 class Metrics(Collector):
     """What is counted when somebody asks; nothing is kept twice."""
 
-    def __init__(self, ledger: Ledger, questions: Questions) -> None:
+    def __init__(self, ledger: Ledger, questions: Questions, refused: Mapping[str, int]) -> None:
+        """`refused` counts the calls that were not let in, by why."""
+        self._refused = refused
         self._ledger = ledger
         self._questions = questions
         self._registry = CollectorRegistry()
@@ -69,7 +71,12 @@ class Metrics(Collector):
             "Events recorded since the database was made",
             self._questions.last_event(),
         )
-        return [packages, needed, leases, ready, failures, events, *self._file()]
+        refused = CounterMetricFamily(
+            "clusterdep_refused_calls", "Calls that were not let in, or ended", labels=("why",)
+        )
+        for why, count in self._refused.items():
+            refused.add_metric((why,), count)
+        return [packages, needed, leases, ready, failures, events, refused, *self._file()]
 
     def _file(self) -> Iterable[Metric]:
         """What is to be said of the database file."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,10 @@ from tls_daemon import HOSTS, Pki, Served, bearer, call, start, stop
 
 from clusterbuild.api.v1 import clusterbuild_pb2
 from clusterdep.api import client, roles
+from clusterdep.api.access import Gate, Tokens
+from clusterdep.api.errors import Fault
 from clusterdep.api.roles import NEEDED, ROLES
+from clusterdep.api.serving import CONNECTIONS
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.api.v1 import clusterdep_pb2_grpc as rpc
 
@@ -97,7 +103,27 @@ def test_nothing_without_a_token(channel: grpc.Channel, method: str) -> None:
     assert code is UNKNOWN and "no token came with the call" in details
 
 
-def test_what_is_not_in_the_table_is_denied(monkeypatch: pytest.MonkeyPatch) -> None:
+class Context:
+    """Of a call over a connection without TLS."""
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {"transport_security_type": [b"insecure"]}
+
+    def invocation_metadata(self) -> tuple[()]:
+        return ()
+
+
+def test_what_is_not_in_the_table_is_denied() -> None:
+    gate = Gate(Tokens(), plaintext_role="admin")
+    assert gate.admit("/clusterdep.v1.Admin/Select", Context()).role == "admin"
+    with pytest.raises(Fault, match="Added may be called by nobody") as fault:
+        gate.admit("/clusterdep.v1.Admin/Added", Context())
+    assert fault.value.code is DENIED
+    with pytest.raises(Fault, match="needs the role viewer"):
+        Gate(Tokens()).admit("/clusterdep.v1.Query/Watch", Context())
     assert not roles.includes("admin", "")
     assert not roles.includes("", "viewer")
     assert not roles.includes("root", "viewer")
@@ -267,6 +293,36 @@ def test_a_malformed_message(channel: grpc.Channel, tokens: dict[str, str]) -> N
     for method in ("/clusterdep.v1.Query/Why", "/clusterdep.v1.Feed/PutRecords"):
         code, details = call(channel, method, tokens["admin"], b"\xff" * 20)
         assert code is grpc.StatusCode.INVALID_ARGUMENT and "can not be read" in details
+
+
+def test_who_connects_and_says_nothing_keeps_nobody_out(served: Served) -> None:
+    host, port = served.tls.split(":")
+    silent = []
+    for _ in range(CONNECTIONS + 40):
+        try:
+            silent.append(socket.create_connection((host, int(port)), 5))
+        except OSError:
+            break
+    assert len(silent) >= CONNECTIONS, "they can connect"
+    with grpc.insecure_channel(f"unix:{served.state}/clusterdep.sock") as local:
+        assert call(local, "/clusterdep.v1.Query/ListProfiles")[0] is grpc.StatusCode.OK
+    give_up = time.monotonic() + 40
+    code = None
+    while code is not UNKNOWN and time.monotonic() < give_up:
+        with grpc.secure_channel(served.tls, served.pki.show()) as late:
+            code, _ = call(late, "/clusterdep.v1.Query/ListProfiles")
+        time.sleep(0.5)
+    assert code is UNKNOWN, "those that say nothing are cut off after 10 s"
+    for connection in silent:
+        connection.close()
+
+
+def test_refused_calls_are_counted(served: Served, channel: grpc.Channel) -> None:
+    call(channel, "/clusterdep.v1.Query/ListProfiles")
+    with urllib.request.urlopen(f"http://{served.metrics}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    counted = re.findall(r'^clusterdep_refused_calls_total{why="(\w+)"} (\d+)', text, re.M)
+    assert {why: int(count) > 0 for why, count in counted}["unauthenticated"]
 
 
 # -- what clients are told ---------------------------------------------------------------

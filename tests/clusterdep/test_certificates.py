@@ -265,7 +265,7 @@ async def test_a_token_file_is_read_again(tmp_path: Path, pki: Pki, served: Serv
 
 
 def test_from_nothing_to_a_status_over_tls(tmp_path: Path) -> None:
-    here = Served(tmp_path, None, "", "", "", None)  # type: ignore[arg-type]
+    here = Served(tmp_path, None, "", "", "", "", None)  # type: ignore[arg-type]
     ca, own = str(tmp_path / "state/ca"), tmp_path / "own"
     own.mkdir()
 
@@ -342,7 +342,7 @@ def test_a_daemon_says_what_it_cannot_serve_with(tmp_path: Path, pki: Pki) -> No
         f'state = "{tmp_path}/state"\nlisten = "tls:127.0.0.1:9"\n'
         'tls_certificate = "server.crt"\ntls_key = "server.key"\n'
     )
-    here = Served(tmp_path, pki, "", "", "", None)  # type: ignore[arg-type]
+    here = Served(tmp_path, pki, "", "", "", "", None)  # type: ignore[arg-type]
     done = here.cli("serve", "--config", str(config))
     assert done.returncode == 78, done
     assert f"tls_key {tmp_path}/server.key holds no private key" in done.stderr

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import io
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import grpc
 
-from clusterdep.api.roles import ROLES
+from clusterdep import cli
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.api.v1 import clusterdep_pb2_grpc as rpc
 from clusterdep.authority import Authority, Wanted
@@ -57,6 +61,31 @@ class Pki:
         )
 
 
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(main: Callable[[Sequence[str]], int], home: Path, *words: str, **environment: str) -> Done:
+    """Runs a command line in this process: starting one takes longer than all it does."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("CLUSTER")}
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, kept | {"HOME": str(home), **environment}, clear=True),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            code = main(words)
+        except SystemExit as left:
+            code = int(left.code or 0)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
 @dataclass
 class Served:
     """The daemon, and where it is."""
@@ -66,6 +95,7 @@ class Served:
     tls: str  # HOST:PORT where tokens are asked for,
     mtls: str  # certificates,
     plaintext: str  # nothing: everybody there is a viewer
+    metrics: str
     process: subprocess.Popen[bytes]
 
     @property
@@ -88,22 +118,14 @@ class Served:
             request = pb.RevokeTokenRequest(name=name)
             return bool(rpc.AdminStub(channel).RevokeToken(request, timeout=10).revoked)
 
-    def cli(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def cli(self, *words: str, **environment: str) -> Done:
         """`clusterdep WORDS`, of a user who has nothing but these variables."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("CLUSTERDEP_")}
-        return subprocess.run(
-            [sys.executable, "-m", "clusterdep", *words],
-            capture_output=True,
-            text=True,
-            env=kept | {"HOME": str(self.directory), **environment},
-            timeout=60,
-            check=False,
-        )
+        return run(cli.main, self.directory, *words, **environment)
 
 
 def start(directory: Path, pki: Pki, server: tuple[Path, Path]) -> Served:
     """Starts one and waits until it serves."""
-    ports = [free_port(), free_port(socket.AF_INET6), free_port()]
+    ports = [free_port(), free_port(socket.AF_INET6), free_port(), free_port()]
     config = directory / "clusterdep.toml"
     config.write_text(
         f"""
@@ -115,6 +137,7 @@ def start(directory: Path, pki: Pki, server: tuple[Path, Path]) -> Served:
         tls_key = "{server[1]}"
         tls_client_ca = "{pki.ca}"
         tls_revoked = "ca/revoked"
+        metrics = "127.0.0.1:{ports[3]}"
         log_level = "debug"
         """
     )
@@ -128,6 +151,7 @@ def start(directory: Path, pki: Pki, server: tuple[Path, Path]) -> Served:
         f"localhost:{ports[0]}",
         f"[::1]:{ports[1]}",
         f"127.0.0.1:{ports[2]}",
+        f"127.0.0.1:{ports[3]}",
         process,
     )
     give_up = time.monotonic() + 30
@@ -165,6 +189,3 @@ def call(
     except grpc.RpcError as error:
         return error.code(), str(error.details())  # type: ignore[attr-defined]
     return grpc.StatusCode.OK, ""
-
-
-__all__ = ["HOSTS", "ROLES", "Pki", "Served", "bearer", "call", "free_port", "start", "stop"]
