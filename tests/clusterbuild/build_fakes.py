@@ -404,8 +404,10 @@ class FakeClusterdep(rpc.WorkServicer, rpc.QueryServicer, rpc.FeedServicer):
         return pb.DeclareArtifactsResponse(forgotten=len(request.missing))
 
     async def ListPackages(self, request, context):
+        page = pb.Packages()
         for pkgname in self.packages:
-            yield pb.Package(pkgname=pkgname, pkgpath=f"devel/{pkgname.rpartition('-')[0]}")
+            page.packages.add(pkgname=pkgname, pkgpath=f"devel/{pkgname.rpartition('-')[0]}")
+        yield page
 
     async def TakeOver(self, stream, context):
         answer = pb.TakeOverResponse()
