@@ -6,8 +6,9 @@ Afterwards it is told of each change when that was committed.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from clusterdep.api.errors import Fault, Kind
@@ -23,6 +24,10 @@ from clusterdep.facts import Artifact, Change, Entry, Pkgpath, Profile, runtime_
 from clusterdep.store.database import Row, Store
 
 _NONE: Mapping[int, Artifact] = {}
+
+
+#: When so many packages change at once, bottom levels are computed anew.
+MANY = 500
 
 
 class Counts(NamedTuple):
@@ -91,12 +96,13 @@ class Catalog:
         for package_id, required_id in store.rows("requirement_ids", (profile.id,)):
             if not profile.unsettled:
                 requires[package_id].append(required_id)
-        problems: dict[int, str] = {}
+        problems: dict[int, dict[str, None]] = {}
         for row in store.rows("unresolved", (profile.id,)):
-            text = row["problem"] or f"no package matches {row['pattern']}"
-            known = problems.get(row["package_id"])
-            problems[row["package_id"]] = f"{known}; {text}" if known else text
-        change.requirements = {p: (needed, problems.get(p, "")) for p, needed in requires.items()}
+            problems.setdefault(row["package_id"], {})[row["problem"]] = None
+        change.requirements = {
+            package: (needed, "; ".join(problems.get(package, ())))
+            for package, needed in requires.items()
+        }
         catalog._take_in(change)
         catalog._load_artifacts(store)
         catalog._load_failures(store)
@@ -211,42 +217,47 @@ class Catalog:
         self._removed.append(package)
 
     def _settle(self, change: Change) -> Iterator[None]:
-        """What follows from a change that was taken in."""
-        touched = {self.index[entry.id] for entry in change.records}
-        for package_id, (needed, problem) in change.requirements.items():
-            package = self.index[package_id]
-            touched.add(package)
-            self.needed.keep(package)
-            for other in self.graph.requires_of(package):
-                self._levels.mark(other)
-            if problem:
-                self.problems[package] = problem
-            else:
-                self.problems.pop(package, None)
-            requires = tuple(self.index[other] for other in needed)
-            self.graph.put(package, requires, self._own(package))
-            for other in requires:
-                self._levels.mark(other)
+        """What follows from a change that was taken in; may be paused at each yield."""
         for package_id, duplicate in change.duplicates.items():
-            package = self.index[package_id]
-            self.entries[package].duplicate = duplicate
-            touched.add(package)
-        for place in change.paths:
-            touched.update(place.packages)
+            self.entries[self.index[package_id]].duplicate = duplicate
+        changed = itertools.chain(
+            change.requirements, change.duplicates, (entry.id for entry in change.records)
+        )
+        touched = dict.fromkeys(self.index[package_id] for package_id in changed)
+        touched.update(dict.fromkeys(p for place in change.paths for p in place.packages))
+        if len(touched) > MANY:
+            self._levels.mark_all()
         for package in touched:
-            self.graph.put(package, self.graph.requires_of(package), self._own(package))
-            self._levels.mark(package)
-        yield
+            self._rewire(package, change.requirements.get(self.entries[package].id))
+            yield
         yield from self.graph.settle()
-        self.needed.rewire()
+        yield from self.needed.rewire()
         for package in touched:
             entry = self.entries[package]
             chosen = not entry.duplicate and self._selection.takes(entry.pkgpath, entry.pkgname)
             self._select(package, chosen)
+            yield
         for package in self._removed:
             del self.entries[package]
         self._free += self._removed
         self._removed = []
+
+    def _rewire(self, package: int, found: tuple[Sequence[int], str] | None) -> None:
+        """Facts of a package changed; `found`: ids it requires now, and what is unresolved."""
+        requires = before = self.graph.requires_of(package)
+        if found is not None:
+            needed, problem = found
+            if problem:
+                self.problems[package] = problem
+            else:
+                self.problems.pop(package, None)
+            requires = tuple([self.index[other] for other in needed])
+        if requires != before:
+            self.needed.keep(package)
+            for other in (*before, *requires):
+                self._levels.mark(other)
+        self.graph.put(package, requires, self._own(package))
+        self._levels.mark(package)
 
     def _own(self, package: int) -> State:
         entry = self.entries[package]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import signal
 import time
@@ -19,6 +20,7 @@ from clusterdep.api.serving import Door, listening, only_one
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.api.v1 import clusterdep_pb2_grpc as rpc
 from clusterdep.feed import Feed
+from clusterdep.follow import Follow, Rules
 from clusterdep.forgetting import Forgetting
 from clusterdep.keyring import Keyring
 from clusterdep.ledger import Ledger
@@ -59,17 +61,23 @@ async def serve(path: Path | None, settings: config.Settings) -> None:
         orders = Orders(ledger, feed)
         door = Door(settings.ports)
         keyring = Keyring(ledger, door.tokens)
-        questions = Questions(ledger, work)
+        rules = Rules(settings.hot_readers, settings.settle_seconds)
+        follow = Follow(ledger, settings.state, rules)
+        questions = Questions(ledger, work, follow)
         forgetting = Forgetting(ledger, feed)
         upkeep = Upkeep(ledger, forgetting, _retention(settings))
         await feed.recover()
+        # What was loaded stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 100)
         await apply_profiles(orders, settings)
         if settings.metrics:
             stack.callback(Metrics(ledger, questions, door.gate.refused).serve(settings.metrics))
         server = door.server()
         _add_services(
             server,
-            FeedService(feed, TakeOver(ledger, feed), orders),
+            FeedService(feed, TakeOver(ledger, feed), follow, orders),
             WorkService(work, keyring),
             QueryService(questions, Lists(ledger, questions), Watching(ledger)),
             AdminService(orders, Steering(ledger), forgetting, upkeep, keyring),
@@ -79,12 +87,14 @@ async def serve(path: Path | None, settings: config.Settings) -> None:
             log.info("serving at %s, database %s", places, settings.database)
             upkeep.on_writable = functools.partial(health.say, WRITING)
             looking_after = asyncio.create_task(upkeep.run())
+            following = asyncio.create_task(follow.run())
             comparing = asyncio.create_task(feed.compare())
             try:
                 await _run(ledger, work, feed, _on_signals(path, orders, door))
             finally:
                 log.info("stopping")
                 looking_after.cancel()
+                following.cancel()
                 comparing.cancel()
                 work.stop()
                 keyring.stop()

@@ -9,9 +9,10 @@ from the records there are is worked out anew at the next start.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
@@ -20,7 +21,7 @@ from clusterdep.core import resolve
 from clusterdep.delivery import Delivery, Identity, Scan
 from clusterdep.facts import Change, Entry
 from clusterdep.ledger import Ledger, in_steps
-from clusterdep.plan import Plan, differences, make_plan, place, reconciled, stored_package
+from clusterdep.plan import differences, make_plan, place, reconciled, stored_package
 from clusterdep.scans import Scans
 from clusterdep.store.database import Row
 from clusterdep.writing import COMMIT, Writing, batches
@@ -53,7 +54,7 @@ class Feed:
                 profile = self.ledger.catalog(part.header.profile).profile
                 delivery = Delivery(
                     part.header,
-                    self.ledger.files.paths,
+                    await self.ledger.files.load(),
                     profile.tree,
                     began=part.header.began or math.inf,
                 )
@@ -158,7 +159,7 @@ class Feed:
                 order,
             )
             change = await self._write(
-                Writing(self.ledger, catalog, delivery, plan, returning, word)
+                Writing(self.ledger, catalog, delivery, plan, made, returning, word)
             )
         except BaseException:
             # It may be ahead of what is stored: the next one is made of that.
@@ -189,12 +190,10 @@ class Feed:
         async with self.lock(name):
             catalog = self.ledger.catalog(name)
             self._resolvers.pop(name, None)
-            resolver = await self.resolver(catalog)
+            resolver = await self.resolver(catalog) or resolve.Resolver()
             delivery = Delivery(pb.PutHeader(profile=name), end=pb.PutEnd())
-            plan = Plan()
-            if resolver is not None:
-                plan = await asyncio.to_thread(reconciled, catalog, resolver)
-            writing = Writing(self.ledger, catalog, delivery, plan, {}, "resolved anew")
+            plan = await asyncio.to_thread(reconciled, catalog, resolver)
+            writing = Writing(self.ledger, catalog, delivery, plan, resolver, {}, "resolved anew")
             change = await self._write(writing)
             catalog.differences = plan.differences
             await self.ledger.work_off(catalog, catalog.apply(change))
@@ -235,17 +234,31 @@ class Feed:
                     found[path, variant] = catalog.entries[known[variant]].id
                 else:
                     new.append((path, variant))
+        rows = self._once_there(profile, new)
         for some in batches(new, 4 * COMMIT):
-            with store.transaction():
-                store.run_many("put_package", ((profile, *one) for one in some))
+            last = store.row("last_package")
+            fresh = itertools.count(last["id"] + 1 if last else 1)
+            unknown = []
             for one in some:
-                row = store.row("package", (profile, *one))
-                assert row is not None
-                found[one] = row["id"]
-                if row["fence"] or row["held_at"] is not None:
+                row = rows.get(one)
+                found[one] = next(fresh) if row is None else row["id"]
+                if row is None:
+                    unknown.append((found[one], profile, *one))
+                elif row["fence"] or row["held_at"] is not None:
                     returning[row["id"]] = row
+            with store.transaction():
+                store.run_many("put_package", unknown)
             await asyncio.sleep(0)
         return found, returning
+
+    def _once_there(self, profile: int, identities: Sequence[Identity]) -> dict[Identity, Row]:
+        """Rows of those that had an id before, and have no record now."""
+        store = self.ledger.store
+        if len(identities) <= COMMIT:
+            found = [store.row("package", (profile, *one)) for one in identities]
+            return {(row["pkgpath"], row["variant"]): row for row in found if row is not None}
+        rows = store.rows("gone_packages", (profile,))
+        return {(row["pkgpath"], row["variant"]): row for row in rows}
 
     async def _standing(
         self, catalog: Catalog, delivery: Delivery

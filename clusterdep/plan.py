@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ class Plan:
     dropped: list[int] = field(default_factory=list)
     dropped_paths: list[str] = field(default_factory=list)
     duplicates: dict[int, bool] = field(default_factory=dict)  # whose mark changed, or is new
-    requirements: dict[int, list[Row]] = field(default_factory=dict)
+    touched: list[int] = field(default_factory=list)  # whose requirements or records changed
     #: All there are now: package, pattern, requirement, pbulk's choice.
     differences: list[tuple[int, str, int, int]] = field(default_factory=list)
     added: int = 0
@@ -106,9 +106,7 @@ def make_plan(
     gone = set(plan.dropped)
     for package in (before.keys() ^ now.keys()) - gone:
         plan.duplicates[package] = package in now
-    texts = _Texts()
-    for package in (touched | plan.put.keys()) - gone:
-        plan.requirements[package] = list(requirement_rows(resolver, package, texts))
+    plan.touched = [*plan.put, *(touched - plan.put.keys() - gone)]
     plan.differences = differences(resolver)
     return plan, resolver
 
@@ -149,7 +147,7 @@ def stored_package(entry: Entry, text: bytes, tokens: dict[bytes, bytes]) -> res
     )
 
 
-class _Texts:
+class Texts:
     """Pattern and location of dependency tokens as the database has them, each made once."""
 
     def __init__(self) -> None:
@@ -173,24 +171,23 @@ def reconciled(catalog: Catalog, resolver: resolve.Resolver) -> Plan:
 
     Of an unsettled profile everything, as what is stored may be anything.
     """
-    plan, texts = Plan(differences=differences(resolver)), _Texts()
+    plan = Plan(differences=differences(resolver))
     double = dict(resolver.duplicates())
     for package_id, package in catalog.index.items():
-        rows = list(requirement_rows(resolver, package_id, texts))
-        required, problem = requires_of(rows)
+        required, problem = requires_of(resolver, package_id)
         known = [catalog.entries[other].id for other in catalog.graph.requires[package]]
         if (
             catalog.profile.unsettled
-            or required != known
+            or list(required) != known
             or problem != catalog.problems.get(package, "")
         ):
-            plan.requirements[package_id] = rows
+            plan.touched.append(package_id)
         if catalog.entries[package].duplicate != (package_id in double):
             plan.duplicates[package_id] = package_id in double
     return plan
 
 
-def requirement_rows(resolver: resolve.Resolver, package: int, texts: _Texts) -> Iterator[Row]:
+def requirement_rows(resolver: resolve.Resolver, package: int, texts: Texts) -> Iterator[Row]:
     """Rows of the table requirement: one for each distinct dependency token of the package."""
     resolution = resolver.resolution(package)
     if resolution is None:
@@ -205,13 +202,9 @@ def requirement_rows(resolver: resolve.Resolver, package: int, texts: _Texts) ->
         yield package, position, text, location, required, "" if not problem else str(problem)
 
 
-def requires_of(rows: Iterable[Row]) -> tuple[list[int], str]:
-    """The distinct required packages of a package's rows, and what is unresolved."""
-    required: dict[int, None] = {}
-    problems = []
-    for _, _, pattern, _, other, problem in rows:
-        if other is None:
-            problems.append(problem or f"no package matches {pattern}")
-        else:
-            required[other] = None
-    return list(required), "; ".join(problems)
+def requires_of(resolver: resolve.Resolver, package: int) -> tuple[Sequence[int], str]:
+    """The distinct required packages of a package, and what is unresolved."""
+    resolution = resolver.resolution(package)
+    if resolution is None:
+        return (), ""
+    return resolution.requires, "; ".join(map(str, resolution.problems))

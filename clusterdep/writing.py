@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from clusterdep import origins
 from clusterdep.catalog import Catalog, artifact_of
-from clusterdep.core import files
+from clusterdep.core import files, resolve
 from clusterdep.delivery import Delivery
 from clusterdep.facts import Change, Entry, Pkgpath, key_line
 from clusterdep.ledger import Ledger
-from clusterdep.plan import Plan, requires_of
+from clusterdep.plan import Plan, Texts, requirement_rows, requires_of
 from clusterdep.store.database import Row
 
 #: Packages written in one commit.
@@ -35,6 +36,7 @@ class Writing:
     catalog: Catalog
     delivery: Delivery
     plan: Plan
+    resolver: resolve.Resolver
     returning: Mapping[int, Row]  # identities of packages that were gone and are back
     word: str  # what this is, for the event
     change: Change = field(init=False)
@@ -42,6 +44,7 @@ class Writing:
     files: dict[int, bytes] = field(init=False, default_factory=dict)
     _places: dict[str, Pkgpath] = field(init=False)
     _new_ids: set[int] = field(init=False)
+    _texts: Texts = field(init=False, default_factory=Texts)
 
     def __post_init__(self) -> None:
         catalog, plan = self.catalog, self.plan
@@ -61,7 +64,7 @@ class Writing:
         A large one is marked as unsettled from the first commit to the last.
         """
         paths = list(self.delivery.scans)
-        packages = list(self.plan.requirements)
+        packages = self.plan.touched
         moved = list(self.change.positions.items())
         dropped = list(self.plan.dropped)
         if len(paths) + len(packages) + len(moved) + len(dropped) <= 2 * COMMIT:
@@ -111,18 +114,22 @@ class Writing:
         """Pkgpaths that were scanned."""
         profile, store = self.catalog.profile, self.ledger.store
         now = self.ledger.clock()
+        last = store.row("last_pkgpath")
+        fresh = itertools.count(last["id"] + 1 if last else 1)
+        rows = []
         for path in paths:
             scan = self.delivery.scans[path]
             old = self.catalog.paths.get(path)
             position = self.plan.positions.get(path, old.position if old else 0)
             revision = self.delivery.header.revision
             read = files.pack(scan.reads) if scan.reads else b""
+            number = next(fresh) if old is None else old.id
             new = Pkgpath(
-                0, path, position, now, scan.seconds, scan.error, scan.inputs_digest, revision
+                number, path, position, now, scan.seconds, scan.error, scan.inputs_digest, revision
             )
-            store.run(
-                "put_pkgpath",
+            rows.append(
                 {
+                    "id": number,
                     "profile_id": profile.id,
                     "path": path,
                     "position": position,
@@ -133,28 +140,24 @@ class Writing:
                     "inputs_digest": scan.inputs_digest,
                     "since": self.delivery.began,
                     "files": read,
-                },
+                }
             )
             if scan.listing:
                 store.run("put_inputs", (scan.inputs_digest, scan.listing))
             if old is not None:
-                new.id = old.id
                 if scan.error:
                     new.inputs_digest = old.inputs_digest
                 elif scan.inputs_digest and not old.inputs_digest:
                     self._trust(old, scan.inputs_digest)
                 if old.outdated_at is not None and old.outdated_at > self.delivery.began:
                     new.outdated_at, new.outdated_why = old.outdated_at, old.outdated_why
-            else:
-                row = store.row("pkgpath_id", (profile.id, path))
-                assert row is not None
-                new.id = row["id"]
             if read:
                 self.files[new.id] = read
             self.change.paths.append(new)
             self._places[path] = new
             if scan.error:
                 self.ledger.event(profile.name, "scan-failed", path, key_line(scan.error))
+        store.run_many("put_pkgpath", rows)
 
     def _trust(self, place: Pkgpath, inputs_digest: str) -> None:
         """For the first time it is known which files builds there read."""
@@ -189,10 +192,11 @@ class Writing:
             )
         store.run_many("put_record", rows)
         store.run_many("drop_requirements", ((p,) for p in packages if p not in self._new_ids))
+        resolver, texts = self.resolver, self._texts
+        needs = [row for p in packages for row in requirement_rows(resolver, p, texts)]
+        store.run_many("put_requirement", needs)
         for package in packages:
-            needs = plan.requirements[package]
-            store.run_many("put_requirement", needs)
-            self.change.requirements[package] = requires_of(needs)
+            self.change.requirements[package] = requires_of(resolver, package)
 
     def _entry(self, package: int) -> Entry:
         """A record as memory has it, with what is stored of a package that was gone."""

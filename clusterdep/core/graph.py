@@ -15,7 +15,7 @@ looked at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from enum import IntEnum
 
 
@@ -121,15 +121,25 @@ class Graph:
         While it is paused, counters are right and `refresh` may be called; states of what
         was put or dropped are those from before.
         """
-        self._find_cycles()
-        for package in self._requirements_first(self._pending):
-            self._pending.discard(package)
-            self._spread(package)
-            yield
+        rewired, self._rewired = self._rewired, set()
+        if len(self._pending) < _MANY:
+            self._find_cycles(rewired)
+            order = self._requirements_first()
+        else:
+            order = yield from self._sort()
+            rest = set(range(len(self.state))).difference(order)
+            self._replace_cycles(self.cycles.keys(), rest)
+            order += sorted(rest)
+        for package in order:
+            if package in self._pending:
+                self._pending.discard(package)
+                self._spread(package)
+                yield
 
-    def _requirements_first(self, packages: set[int]) -> list[int]:
-        """The packages so that requirements stand before what requires them; cycles last."""
-        left = {p: sum(q in packages for q in self.requires[p]) for p in packages}
+    def _requirements_first(self) -> list[int]:
+        """What is pending, so that requirements stand before what requires them; cycles last."""
+        pending = self._pending
+        left = {p: sum(q in pending for q in self.requires[p]) for p in pending}
         order = sorted(p for p, count in left.items() if not count)
         for package in order:
             for dependent in self.dependents[package]:
@@ -137,37 +147,44 @@ class Graph:
                     left[dependent] -= 1
                     if not left[dependent]:
                         order.append(dependent)
-        if len(order) < len(left):
-            order += sorted(packages.difference(order))
+        return [*order, *sorted(pending.difference(order))]
+
+    def _sort(self) -> Generator[None, None, list[int]]:
+        """All packages likewise, but for those in and behind cycles, which are left out."""
+        left = [len(needed) for needed in self.requires]
+        order = [package for package, count in enumerate(left) if not count]
+        for package in order:
+            for dependent in self.dependents[package]:
+                left[dependent] -= 1
+                if not left[dependent]:
+                    order.append(dependent)
+            yield
         return order
 
     # ---- cycles
 
-    def _find_cycles(self) -> None:
-        """Brings `cycles` up to date with the requirements that changed."""
-        rewired, self._rewired = self._rewired, set()
+    def _find_cycles(self, rewired: set[int]) -> None:
+        """Brings `cycles` up to date with the requirements of some packages."""
         # A new cycle goes through what has new requirements and dependents; an old one can
         # only have been opened there.
         suspects = {p for p in rewired if self.requires[p] and self.dependents[p]}
-        stale: set[int] = set()
+        suspects = {p for p in suspects if self._reaches_itself(p)}
         for package in rewired & self.cycles.keys():
-            stale |= self._component(package)
-        if len(suspects) < _MANY:
-            suspects = {p for p in suspects if self._reaches_itself(p)}
-        if not suspects and not stale:
-            return
-        among = _reach(suspects | stale, self.requires) if len(suspects) < _MANY else None
-        before = self.cycles.keys() if among is None else self.cycles.keys() & among
-        self._pending |= set(before)
-        for package in list(before):
+            suspects |= self._component(package)
+        if suspects:
+            among = _reach(suspects, self.requires)
+            self._replace_cycles(self.cycles.keys() & among, among)
+
+    def _replace_cycles(self, old: Collection[int], among: Iterable[int]) -> None:
+        """Looks for cycles among some packages; the `old` ones are forgotten."""
+        self._pending.update(old)
+        for package in list(old):
             del self.cycles[package]
-        for part in _Components(
-            self.requires, range(len(self.state)) if among is None else among
-        ).found:
+        for part in _Components(self.requires, among).found:
             if len(part) > 1 or part[0] in self.requires[part[0]]:
                 cycle = _shortest_cycle(self.requires, part)
                 self.cycles.update(dict.fromkeys(part, cycle))
-                self._pending |= set(part)
+                self._pending.update(part)
 
     def _component(self, package: int) -> set[int]:
         """Members of cycles whose component was the package's when they were found."""
@@ -297,7 +314,7 @@ class Graph:
         return findings
 
 
-#: From so many changed packages on cycles are looked for in the whole graph.
+#: From so many changed packages on the whole graph is sorted.
 _MANY = 300
 
 

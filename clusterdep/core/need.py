@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from clusterdep.core.graph import Graph
 
@@ -39,15 +39,18 @@ class Need:
         """The package is about to require something else: until `rewire` what it does now counts."""
         self._before.setdefault(package, self._graph.requires_of(package))
 
-    def rewire(self) -> None:
-        """What was kept is over: what the graph says counts. Call it when the graph is settled."""
+    def rewire(self) -> Iterator[None]:
+        """What was kept is over: what the graph says counts. To be called when it is settled.
+
+        May be paused at each yield.
+        """
         for package in list(self._before):
             before = self._before.pop(package, None)
-            if before is None or package not in self._count:
-                continue
-            now = self._graph.requires[package]
-            self._more(set(now).difference(before))
-            self._less(set(before).difference(now))
+            if before is not None and package in self._count:
+                now = self._graph.requires[package]
+                self._more(set(now).difference(before))
+                self._less(set(before).difference(now))
+            yield
 
     def _requires(self, package: int) -> tuple[int, ...]:
         kept = self._before.get(package)

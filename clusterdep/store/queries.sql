@@ -25,9 +25,9 @@ SELECT id, path, position, scanned_at, seconds, error, inputs_digest, revision, 
 FROM pkgpath WHERE profile_id = ? ORDER BY position, path;
 
 -- put_pkgpath: The scan of a pkgpath succeeded or failed.
-INSERT INTO pkgpath (profile_id, path, position, scanned_at, seconds, revision, error,
+INSERT INTO pkgpath (id, profile_id, path, position, scanned_at, seconds, revision, error,
     inputs_digest, files)
-VALUES (:profile_id, :path, :position, :scanned_at, :seconds, :revision, :error, :inputs_digest, :files)
+VALUES (:id, :profile_id, :path, :position, :scanned_at, :seconds, :revision, :error, :inputs_digest, :files)
 ON CONFLICT (profile_id, path) DO UPDATE SET position = excluded.position,
     scanned_at = excluded.scanned_at, seconds = excluded.seconds,
     revision = excluded.revision, error = excluded.error,
@@ -54,12 +54,21 @@ UPDATE pkgpath SET position = ? WHERE id = ?;
 -- drop_pkgpath: The tree has the pkgpath no more.
 DELETE FROM pkgpath WHERE id = ?;
 
--- put_package: Makes a package's identity if there is none.
-INSERT INTO package (profile_id, pkgpath, variant) VALUES (?, ?, ?)
-ON CONFLICT (profile_id, pkgpath, variant) DO NOTHING;
+-- put_package: Makes a package's identity.
+INSERT INTO package (id, profile_id, pkgpath, variant) VALUES (?, ?, ?, ?);
+
+-- last_package: The greatest id of all packages.
+SELECT id FROM package ORDER BY id DESC LIMIT 1;
+
+-- last_pkgpath: The greatest id of all pkgpaths.
+SELECT id FROM pkgpath ORDER BY id DESC LIMIT 1;
+
+-- gone_packages: Identities of a profile that have no record.
+SELECT id, pkgpath, variant, fence, held_at, held_why FROM package
+WHERE profile_id = ? AND NOT EXISTS (SELECT 1 FROM record WHERE package_id = package.id);
 
 -- package: One identity.
-SELECT id, variant, fence, held_at, held_why FROM package
+SELECT id, pkgpath, variant, fence, held_at, held_why FROM package
 WHERE profile_id = ? AND pkgpath = ? AND variant = ?;
 
 -- unsettle: A delivery is being written (1), or was written to its end (0).
@@ -274,11 +283,11 @@ ORDER BY attempt.granted_at DESC, attempt.fence DESC LIMIT :limit;
 -- stages: Stages of an attempt.
 SELECT stage, wall, cpu, exit FROM stage WHERE attempt_id = ? ORDER BY position;
 
--- files: Every path that a scan read.
-SELECT id, path FROM file ORDER BY id;
+-- files: Paths that scans read, in slices by id.
+SELECT id, path FROM file WHERE id > ?1 ORDER BY id LIMIT ?2;
 
--- file_sets: Every set of files below mk/ that is read together.
-SELECT id, files FROM file_set ORDER BY id;
+-- file_sets: Sets of files below mk/ that are read together, in slices by id.
+SELECT id, files FROM file_set WHERE id > ?1 ORDER BY id LIMIT ?2;
 
 -- put_file: A path that no scan had read before.
 INSERT INTO file (id, path) VALUES (?, ?);
@@ -288,6 +297,32 @@ INSERT INTO file_set (id, files) VALUES (?, ?);
 
 -- pkgpath_files: What pkgpaths of a profile read, in slices by id.
 SELECT id, files FROM pkgpath WHERE profile_id = ?1 AND id > ?2 ORDER BY id LIMIT ?3;
+
+-- overlays: Trees that are laid over a profile's tree.
+SELECT at, tree, follow, followed FROM overlay WHERE profile_id = ? ORDER BY at;
+
+-- put_overlay: A tree is laid over a profile's tree.
+INSERT INTO overlay (profile_id, at, tree, follow) VALUES (?, ?, ?, ?)
+ON CONFLICT (profile_id, at) DO UPDATE SET tree = excluded.tree, follow = excluded.follow;
+
+-- drop_overlay: A tree is not laid over it any more.
+DELETE FROM overlay WHERE profile_id = ? AND at = ?;
+
+-- tree_followed: The revision up to which changes of a profile's own tree were taken in.
+UPDATE profile SET followed = ?1 WHERE id = ?2 AND ?3 = '';
+
+-- overlay_followed: The same of a tree that is laid over it.
+UPDATE overlay SET followed = ?1 WHERE profile_id = ?2 AND at = ?3;
+
+-- waiting_files: Changed files that wait for more.
+SELECT path, kind, first_at, last_at FROM waiting_file WHERE profile_id = ? ORDER BY path;
+
+-- wait_file: A file that many read changed, or changed again.
+INSERT INTO waiting_file (profile_id, path, kind, first_at, last_at) VALUES (?1, ?2, ?3, ?4, ?4)
+ON CONFLICT (profile_id, path) DO UPDATE SET kind = excluded.kind, last_at = excluded.last_at;
+
+-- settle_file: What a changed file led to is marked.
+DELETE FROM waiting_file WHERE profile_id = ? AND path = ?;
 
 -- tokens: All tokens.
 SELECT name, role, digest, created_at, expires_at, revoked_at FROM token ORDER BY name;
