@@ -220,9 +220,15 @@ def _offers(request: pb.ExchangeRequest, again: Sequence[str]) -> list[Offer]:
                 free=max(0, min(free, host.slots)),
                 ready=host.state == pb.HOST_STATE_READY,
                 platform=Platform(host.opsys, host.os_version, host.machine_arch),
-                reason=host.reason or pb.HostState.Name(host.state)[11:].lower(),
+                reason=host.reason or _state_word(host.state),
                 profiles=frozenset(host.profiles),
                 make_jobs=max(1, host.cores // host.slots) if host.cores and host.slots else 0,
             )
         )
     return offers
+
+
+def _state_word(state: int) -> str:
+    """The word for the state of a host, also for one that only newer dispatchers know."""
+    known = state in pb.HostState.values()
+    return pb.HostState.Name(pb.HostState.ValueType(state))[11:].lower() if known else "unknown"

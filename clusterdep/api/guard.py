@@ -22,6 +22,8 @@ Handler = Any  # grpc.RpcMethodHandler: its fields are typed for synchronous ser
 
 #: Characters of what is said of a request that can not be read.
 MOST_SAID = 200
+#: Characters of the text of a status: gRPC takes 8 KiB, and a character may be 12 bytes of it.
+LONGEST = 600
 #: How long the status of a call may take to a reader that reads nothing, seconds.
 FAREWELL_SECONDS = 2.0
 
@@ -139,10 +141,19 @@ async def _refuse(context: Context, fault: Fault) -> None:
         log.error("call failed: %s", fault.what)
     try:
         async with asyncio.timeout(FAREWELL_SECONDS):
-            await context.abort(fault.code, str(fault))
+            await context.abort(fault.code, _shown(fault))
     except TimeoutError:
         # It reads nothing, so that it cannot be told either; it is told when it does.
         raise asyncio.CancelledError from None
+
+
+def _shown(fault: Fault) -> str:
+    """What is said, cut in the middle if it is longer than what a status can bring."""
+    text = str(fault)
+    if len(text) <= LONGEST:
+        return text
+    half = LONGEST // 2
+    return f"{text[:half]} ... {text[-half:]}"
 
 
 async def _fail(context: Context) -> None:

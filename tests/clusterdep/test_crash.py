@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 import signal
+import sqlite3
 import sys
 from collections import Counter
 from pathlib import Path
@@ -77,8 +79,16 @@ async def load(there: Process, text: list[bytes], mode: pb.PutHeader.Mode) -> No
     await put(there.caller, header, parts, pb.PutEnd(complete=True))
 
 
-async def work(there: Process, accepted: set[str], pending: dict[str, pb.Result]) -> None:
-    """Builds until nothing is left; knows what was acknowledged, whatever happens."""
+async def work(
+    there: Process, accepted: set[str], pending: dict[str, pb.Result], *, by_attempt: bool = False
+) -> None:
+    """Builds until nothing is left; knows what was acknowledged, whatever happens.
+
+    `accepted` are names, or, where records change meanwhile, attempts.
+    """
+    kinds = {pb.Verdict.KIND_ACCEPTED, pb.Verdict.KIND_DUPLICATE}
+    if by_attempt:
+        kinds.add(pb.Verdict.KIND_STALE)
     while True:
         answer = await there.caller.work.Exchange(
             pb.ExchangeRequest(
@@ -90,8 +100,9 @@ async def work(there: Process, accepted: set[str], pending: dict[str, pb.Result]
             timeout=10,
         )
         for verdict in answer.verdicts:
-            assert verdict.kind in (pb.Verdict.KIND_ACCEPTED, pb.Verdict.KIND_DUPLICATE)
-            accepted.add(pending.pop(verdict.attempt).artifact.pkgname)
+            assert verdict.kind in kinds
+            result = pending.pop(verdict.attempt)
+            accepted.add(verdict.attempt if by_attempt else result.artifact.pkgname)
         for grant in answer.grants:
             pending[grant.attempt] = built(grant)
         if not answer.grants and not pending:
@@ -160,3 +171,97 @@ async def test_killed_while_it_loads(tmp_path: Path) -> None:
             assert versions == {version}
         acknowledged = versions.pop()
     await there.kill()
+
+
+class Changes:
+    """Changes single records for ever, and knows which were acknowledged."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.acknowledged = dict.fromkeys(range(PACKAGES), 0)
+        self.pending: tuple[int, int] | None = None  # package and version; it may be there, or not
+
+    async def run(self, there: Process) -> None:
+        while True:
+            number = self.rng.randrange(PACKAGES)
+            version = self.acknowledged[number] + 1
+            self.pending = number, version
+            needs = {number // 2, number // 3} - {number}
+            text = record(f"p{number}-1.{version}", [f"p{n}-[0-9]*" for n in sorted(needs)])
+            await load(there, [text], pb.PutHeader.MODE_MERGE)
+            self.acknowledged[number] = version
+            self.pending = None
+
+    def compare(self, names: set[str]) -> None:
+        """What there is must be what was acknowledged; what was on its way may be there."""
+        expected = {f"p{n}-1.{v}" for n, v in self.acknowledged.items()}
+        if self.pending is not None:
+            number, version = self.pending
+            if f"p{number}-1.{version}" in names:
+                self.acknowledged[number] = version
+                expected = {f"p{n}-1.{v}" for n, v in self.acknowledged.items()}
+            self.pending = None
+        assert names == expected
+
+
+async def copy(there: Process, directory: Path, done: list[Path]) -> None:
+    """Backups and compactions for ever."""
+    for number in itertools.count():
+        target = directory / f"backup{number}.db"
+        await there.caller.admin.Backup(pb.BackupRequest(path=str(target)), timeout=30)
+        done.append(target)
+        await there.caller.admin.Compact(pb.CompactRequest(), timeout=30)
+        await there.caller.admin.Prune(pb.PruneRequest(artifacts=True), timeout=30)
+
+
+def look_at(directory: Path, done: list[Path]) -> None:
+    """Whatever has the name of a backup is whole; those that were acknowledged are there."""
+    for target in done:
+        assert target.exists()
+    for target in directory.glob("*.db"):
+        with contextlib.closing(sqlite3.connect(target)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+            assert connection.execute("SELECT count(*) FROM record").fetchone()[0] == PACKAGES
+    for target in directory.iterdir():
+        target.unlink()
+    done.clear()
+
+
+@pytest.mark.timeout(1800)
+async def test_killed_while_everything_happens_at_once(tmp_path: Path) -> None:
+    rng = random.Random(os.environ.get("TEST_SEED", "1"))
+    backups = tmp_path / "backups"
+    backups.mkdir()
+    there = Process(tmp_path / "state")
+    await there.start()
+    await load(there, records(), pb.PutHeader.MODE_REPLACE)
+    changes = Changes(rng)
+    done: list[Path] = []
+    accepted: set[str] = set()
+    pending: dict[str, pb.Result] = {}
+    for _ in range(5 * SIZE):
+        tasks = [
+            asyncio.create_task(changes.run(there)),
+            asyncio.create_task(copy(there, backups, done)),
+            asyncio.create_task(work(there, accepted, pending, by_attempt=True)),
+        ]
+        await asyncio.wait(tasks, timeout=rng.uniform(0.0, 0.4))
+        await there.kill()
+        for task in tasks:
+            with contextlib.suppress(grpc.RpcError, asyncio.CancelledError):
+                await task
+        await there.start()
+        await there.check()
+        names = {
+            p.pkgname
+            async for page in there.caller.query.ListPackages(pb.ListPackagesRequest(profile="p"))
+            for p in page.packages
+        }
+        changes.compare(names)
+        history = pb.HistoryRequest(profile="p", limit=1_000_000)
+        built = {
+            a.attempt async for a in there.caller.query.History(history) if a.outcome == "built"
+        }
+        assert accepted <= built
+        look_at(backups, done)
+    assert await there.stop() == 0
