@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -21,6 +21,8 @@ Answer = TypeVar("Answer")
 PATIENCE = 90.0
 #: Deadline of one call, and pause between two tries, seconds.
 DEADLINE, PAUSE = 60.0, 0.2
+#: Deadline of one that may look at everything there is, seconds.
+LONG_DEADLINE = 600.0
 
 
 class Calls:
@@ -28,6 +30,7 @@ class Calls:
 
     def __init__(self, clusterdep: grpc.aio.Channel, clusterbuild: grpc.aio.Channel) -> None:
         self.query: Any = rpc.QueryStub(clusterdep)
+        self.feed: Any = rpc.FeedStub(clusterdep)
         self.admin: Any = rpc.AdminStub(clusterdep)
         self._status: Any = brpc.StatusStub(clusterbuild)
         self._control: Any = brpc.ControlStub(clusterbuild)
@@ -79,6 +82,13 @@ class Calls:
         await self.patiently(lambda: self.admin.PutProfile(put, timeout=DEADLINE), "clusterdep")
         select = pb.SelectRequest(profile=profile.name, selection=selection)
         await self.patiently(lambda: self.admin.Select(select, timeout=DEADLINE), "clusterdep")
+
+    async def tree_changed(self, profile: str, files: Sequence[str]) -> None:
+        """These files of the tree changed: what reads them is scanned again, without waiting."""
+        request = pb.TreeChangedRequest(profile=profile, files=files, at_once=True)
+        await self.patiently(
+            lambda: self.feed.TreeChanged(request, timeout=LONG_DEADLINE), "clusterdep"
+        )
 
     async def retry(self, profile: str) -> None:
         """Everything that failed in a profile is open again."""

@@ -125,6 +125,12 @@ def _add_run(commands: argparse._SubParsersAction[Parser], common: Parser) -> No
     )
     run.add_argument("--slots", type=_count, default=0, help="jobs at once; default: cores")
     run.add_argument("--scan-jobs", type=_count, default=0, help="scans at once; default: cores")
+    run.add_argument(
+        "--scan-on",
+        choices=("hosts", "here"),
+        default="",
+        help="where the tree is scanned; default: on the hosts if --hosts names some",
+    )
     run.add_argument("--retry-failed", action="store_true", help="try again what failed before")
     end = run.add_mutually_exclusive_group()
     end.add_argument(
@@ -193,6 +199,7 @@ def _run(args: argparse.Namespace) -> int:
         hosts=Path(args.hosts).absolute() if args.hosts else None,
         slots=args.slots,
         scan_jobs=args.scan_jobs,
+        scan_on=args.scan_on,
         retry_failed=args.retry_failed,
         serve=terminal if args.serve is None else args.serve,
         names=args.names,

@@ -57,6 +57,7 @@ class Follower:
             why = await self._step(summary)
             if why:
                 return why
+        self._progress.scanning(summary)
         await self._rest_of_events()
         return ""
 
@@ -68,6 +69,7 @@ class Follower:
     async def _step(self, summary: pb.SummaryResponse) -> str:
         status = await self._calls.status()
         self._progress.hosts(status)
+        self._progress.scanning(summary)
         self._progress.live(status, *counts(summary))
         self._began = self._began or any(works(host) for host in status.hosts)
         self._changed.clear()
@@ -138,7 +140,9 @@ def being_probed(status: bpb.StatusResponse) -> bool:
 
 def stalled(summary: pb.SummaryResponse, status: bpb.StatusResponse) -> str:
     """Why nothing can go on although something is left to do; empty if it can."""
-    if summary.idle or summary.leases or not summary.profile.complete or status.stopping:
+    scans = summary.profile.scans == "hosts"
+    waits = not summary.profile.complete and not scans  # for whoever scans here
+    if summary.idle or summary.leases or waits or status.stopping:
         return ""
     reasons = []
     for host in status.hosts:

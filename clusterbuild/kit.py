@@ -33,6 +33,12 @@ class Kit:
     distdir: str = ""  # what its mk.conf says; empty: in the tree
 
 
+def digest(kit: Kit) -> str:
+    """SHA256, hex, of a kit's file. Raises OSError."""
+    with kit.path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def inputs_digest(tree: Path, words: tuple[str, ...]) -> str:
     """Hex digest of what a kit is made from: files of the tree, and other `words`."""
     digest = hashlib.sha256()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
 from clusterbuild.api.v1 import clusterbuild_pb2 as bpb
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 
+#: How often it is said how far scans on hosts are, seconds.
+SCAN_SECONDS = 10.0
 #: Statuses of packages that have come to an end in a run, and those that have not.
 DONE = frozenset({pb.STATUS_BUILT, pb.STATUS_FAILED})
 TO_DO = frozenset({pb.STATUS_WAITING, pb.STATUS_OPEN, pb.STATUS_LEASED})
@@ -41,6 +44,7 @@ class Progress:
         quiet: bool = False,
         as_json: bool = False,
         width: Callable[[], int] = lambda: shutil.get_terminal_size().columns,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._out = out
         self._terminal = terminal and not as_json and not quiet
@@ -49,6 +53,10 @@ class Progress:
         self._width = width
         self._footer = ""
         self._hosts: dict[str, str] = {}  # what is wrong with each, as far as was said
+        self._clock = clock
+        self._to_scan = 0  # pkgpaths that were to be scanned, at most
+        self._scans_left = 0
+        self._scans_told = 0.0  # when that was said
 
     def say(self, text: str) -> None:
         """A line for people; nothing if quiet or in JSON."""
@@ -78,6 +86,8 @@ class Progress:
                 )
             )
             return
+        if said := scan_line(event):
+            self._line(printable(said))
         text = job_line(event, detail)
         if text and not (self._quiet and event.kind == "built"):
             width = len(str(total))
@@ -95,11 +105,33 @@ class Progress:
                 reason = f": {host.reason}" if now and host.reason else ""
                 self._line(printable(f"host {host.name} {now or 'is well again'}{reason}"))
 
+    def scanning(self, summary: pb.SummaryResponse) -> None:
+        """How far the scans of hosts are: a line now and then, and when they are through."""
+        if summary.profile.scans != "hosts":
+            return
+        left, before = summary.outdated, self._scans_left
+        self._to_scan = max(self._to_scan, left)
+        self._scans_left = left
+        due = self._clock() - self._scans_told >= SCAN_SECONDS
+        if not self._to_scan or not (due if left else before):
+            return
+        self._scans_told = self._clock()
+        done = self._to_scan - left
+        failed = summary.scan_failures
+        self.record("scanning", done=done, total=self._to_scan, failed=failed)
+        if left != before:
+            failures = f", {failed} failed" if failed else ""
+            self.say(f"Scanned {done} of {self._to_scan} pkgpaths{failures}")
+        if not left:
+            self._to_scan = 0
+
     def live(self, status: bpb.StatusResponse, done: int, total: int) -> None:
         """What runs now, on a terminal."""
         if not self._terminal:
             return
-        self._footer = printable(live_line(status, done, total))[: max(1, self._width() - 1)]
+        scans = f"scanning, {self._scans_left} left  " if self._scans_left else ""
+        text = scans + live_line(status, done, total)
+        self._footer = printable(text)[: max(1, self._width() - 1)]
         self._out.write(f"\r\x1b[K{self._footer}")
         self._out.flush()
 
@@ -123,6 +155,14 @@ def trouble_of(host: bpb.Host) -> str:
     if host.state in ("lost", "quarantined", "refused"):
         return f"is {host.state}"
     return "gets no work" if host.state == "ready" and host.reason else ""
+
+
+def scan_line(event: pb.Event) -> str:
+    """What an event says of a scan that failed, for people; empty for all other events."""
+    if event.kind != "scan-failed":
+        return ""
+    what = event.subject if "/" in event.subject else "the lists of the tree"
+    return f"scan of {what} FAILED: {event.cause}"
 
 
 def job_line(event: pb.Event, detail: dict[str, Any]) -> str:

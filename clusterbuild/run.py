@@ -31,6 +31,8 @@ Answer = TypeVar("Answer")
 
 #: How much of each list of the report is shown on the screen; on disk it is whole.
 MOST_SHOWN = 50
+#: Files of a tree that are read for every pkgpath.
+EVERYTHING = ("mk/bsd.prefs.mk", "mk/bsd.pkg.mk")
 #: How long jobs that are told to end may take, seconds.
 END_SECONDS = 60.0
 
@@ -50,9 +52,15 @@ class Options:
     select: tuple[str, ...] = ()
     slots: int = 0
     scan_jobs: int = 0
+    scan_on: str = ""  # hosts, here; empty: hosts if there is a hosts file
     retry_failed: bool = False
     serve: bool = False  # go on when nothing is left to do
     names: bool = False  # the report on the screen lists what was built
+
+    @property
+    def on_hosts(self) -> bool:
+        """Whether hosts scan, and not this machine."""
+        return self.scan_on == "hosts" or (not self.scan_on and self.hosts is not None)
 
 
 @dataclass(frozen=True)
@@ -202,12 +210,13 @@ class Run:
             kit=str(made.path),
             make=options.make,
             distdir=str(options.distdir or made.distdir),
+            scans="hosts" if options.on_hosts else "helper",
         )
         await calls.put_profile(profile, options.select)
         self._follower = Follower(calls, options.profile, self._progress)
         async with self._follower:
-            self._progress.say(f"Scanning {options.tree}")
-            await self._scan(work)
+            self._progress.say(f"Scanning {options.tree}{' on hosts' if options.on_hosts else ''}")
+            await (self._scan_on_hosts(work) if options.on_hosts else self._scan(work))
             if options.retry_failed:
                 await calls.retry(options.profile)
             return await self._followed(calls, self._follower)
@@ -243,6 +252,27 @@ class Run:
         )
         pin = functools.partial(self._snapshots.pin, options.profile, options.tree, work.snapshot)
         await scan(work.calls, what, lambda: asyncio.to_thread(pin))
+
+    async def _scan_on_hosts(self, work: Work) -> None:
+        """Has what changed scanned again; jobs that begin from now on read the new snapshot."""
+        options, snapshots, kept = self._options, self._snapshots, work.kit
+        seen = await asyncio.to_thread(kit.digest, kept)
+        pinned = await asyncio.to_thread(snapshots.pinned, options.profile, options.tree)
+        changed: list[str] | None = None
+        if pinned is not None and await asyncio.to_thread(
+            snapshots.scanned_with, options.profile, seen
+        ):
+            changed = await asyncio.to_thread(snapshots.changed, pinned, work.snapshot)
+        elif pinned is not None:
+            changed = [f"{kept.prefix}/etc/mk.conf", *EVERYTHING]
+        await work.calls.stop(now=False)
+        try:
+            pin = functools.partial(snapshots.pin, options.profile, options.tree, work.snapshot)
+            if changed:
+                await work.calls.tree_changed(options.profile, changed)
+            await asyncio.to_thread(pin, seen)
+        finally:
+            await work.calls.resume()
 
     # -- the end ------------------------------------------------------------------------
 

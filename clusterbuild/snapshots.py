@@ -210,12 +210,15 @@ class Snapshots:
 
     # -- who uses what --------------------------------------------------------------------
 
-    def pin(self, profile: str, tree: Path, snapshot: Snapshot) -> None:
-        """From now on builds of a profile read this snapshot of its tree. Raises OSError."""
+    def pin(self, profile: str, tree: Path, snapshot: Snapshot, kit: str = "") -> None:
+        """From now on builds of a profile read this snapshot of its tree. Raises OSError.
+
+        `kit` is the digest of the kit that hosts scan it with; empty: they do not scan it.
+        """
         with self._locked():
             pins = self._root / "pins"
             pins.mkdir(exist_ok=True)
-            said = {"tree": str(tree), "digest": snapshot.digest}
+            said = {"tree": str(tree), "digest": snapshot.digest, "kit": kit}
             _write_whole(pins / profile, json.dumps(said).encode())
 
     def pinned(self, profile: str, tree: Path) -> Snapshot | None:
@@ -228,6 +231,16 @@ class Snapshots:
             os.utime(snapshot.path)
             return snapshot
         return None
+
+    def scanned_with(self, profile: str, kit: str) -> bool:
+        """Whether hosts scan what is pinned for a profile, with this kit."""
+        return self._pins().get(profile, {}).get("kit", "") == kit
+
+    def changed(self, old: Snapshot, new: Snapshot) -> list[str]:
+        """The files in which two snapshots differ, by path. Raises OSError."""
+        listings = (set(self.files(one.digest)) for one in (old, new))
+        differ = set.symmetric_difference(*listings)
+        return sorted({path for kind, _, path in differ if kind != "d"})
 
     def wanted(self) -> frozenset[str]:
         """The snapshots that some profile has pinned."""

@@ -31,6 +31,8 @@ _BLAMES = {
     pb.BLAME_INFRASTRUCTURE: "infrastructure",
     pb.BLAME_OPERATOR: "operator",
 }
+#: So many pkgpaths at most are scanned in a moment.
+FEW = 500
 #: The lists of the tree, where a pkgpath would stand.
 LISTS = ""
 
@@ -94,6 +96,13 @@ class Scans:
         if catalog.profile.scans == "hosts":
             return [place.path for place in self.line.outdated(catalog)]
         return [path for path, place in catalog.paths.items() if place.outdated_at is not None]
+
+    def soon(self, catalog: Catalog) -> frozenset[str]:
+        """The pkgpaths that hosts will have scanned in a moment; none if they are very many."""
+        if catalog.profile.scans != "hosts":
+            return frozenset()
+        found = [place.path for place in self.line.outdated(catalog)]
+        return frozenset(found if len(found) <= FEW else ())
 
     def left(self, catalog: Catalog) -> int:
         """How many scans of a profile hosts still have to do: pkgpaths, and one for the lists."""

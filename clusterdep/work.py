@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.attempts import Attempts
+from clusterdep.catalog import Catalog
 from clusterdep.core.leases import Lease, Refused, lost_grants
 from clusterdep.core.scanqueue import ScanLease
 from clusterdep.core.schedule import Job, Offer, Platform, match, refusal
@@ -136,22 +137,33 @@ class Work:
     def _jobs(self) -> Iterator[Job]:
         """Open jobs of all profiles; of each the most urgent first, profiles in turn."""
         lines = [
-            (catalog, iter(catalog.ready))
+            (catalog, iter(catalog.ready), self._waits(catalog))
             for catalog in self.ledger.catalogs.values()
             if catalog.profile.complete and not catalog.settling
         ]
         try:
             while lines:
                 for line in list(lines):
-                    catalog, ready = line
-                    package = next(ready, None)
+                    catalog, ready, waits = line
+                    package = next((p for p in ready if not waits(p)), None)
                     if package is None:
                         lines.remove(line)
                     else:
                         yield catalog.job(package)
         finally:
-            for _, ready in lines:
+            for _, ready, _ in lines:
                 ready.close()
+
+    def _waits(self, catalog: Catalog) -> Callable[[int], bool]:
+        """Whether a build waits until its own pkgpath is scanned again by hosts.
+
+        That takes a moment, and else it may be built from a Makefile that nobody has read
+        yet. Where very much is outdated, builds go on with what is known.
+        """
+        soon = frozenset[str]()
+        if any(other.takes_scans for other in self.dispatchers.values()):
+            soon = self.scans.soon(catalog)
+        return lambda package: catalog.entries[package].pkgpath in soon
 
     def _grant(self, dispatcher: Dispatcher) -> list[pb.Grant]:
         if self._stopping or not any(o.ready and o.free > 0 for o in dispatcher.offers):
