@@ -18,6 +18,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from clusterdep import origins
+from clusterdep.api.access import SOCKET, caller
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.catalog import Catalog
@@ -27,6 +28,11 @@ from clusterdep.file_index import FileIndex
 from clusterdep.store.database import Row, Store
 
 log = logging.getLogger("clusterdep.ledger")
+
+#: Kinds of events that somebody orders, see service Admin in the contract.
+ORDERED = frozenset(
+    {"profile", "selected", "retried", "held", "released", "rebuild", "forgotten", "pruned"}
+)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PATHS = ("tree", "prefix", "pkgdb", "kit", "distdir")
@@ -286,7 +292,9 @@ class Ledger:
     def event(
         self, profile: str, kind: str, subject: str, cause: str = "", **detail: object
     ) -> None:
-        """Writes an event; within a transaction."""
+        """Writes an event; within a transaction. Of an order it says who gave it."""
+        if kind in ORDERED and caller() is not SOCKET:
+            detail["by"] = caller().name
         self.store.run(
             "add_event",
             (self.clock(), profile, kind, subject, cause, json.dumps(detail, sort_keys=True)),

@@ -23,6 +23,8 @@ from typing import Any
 from clusterdep.api import roles
 from clusterdep.api.errors import Fault, Kind
 
+#: Calls of one token or certificate at once; nobody takes all that there are.
+CALLS_OF_ONE = 512
 #: How often calls under way are looked through for what has expired, seconds.
 REVIEW_SECONDS = 1.0
 _TOKEN = re.compile(r"cdt_[A-Za-z0-9_-]{43}")
@@ -150,6 +152,7 @@ class Gate:
         self._plaintext_role = plaintext_role
         self._clock = clock
         self._calls: dict[asyncio.Timeout, Caller] = {}
+        self._under_way: Counter[str] = Counter()  # calls by the name of their caller
 
     def admit(self, method: str, context: Any) -> Caller:
         """Who makes a call to `method`, if they may. Raises Fault. Reads no message."""
@@ -249,9 +252,13 @@ class Gate:
     @contextlib.asynccontextmanager
     async def under_way(self, caller: Caller) -> AsyncIterator[None]:
         """A call of `caller`; raises Fault out of its midst when they may no longer."""
-        if not (caller.digest or caller.fingerprint):
+        if caller is SOCKET:
             yield
             return
+        if self._under_way[caller.name] >= CALLS_OF_ONE:
+            what = f"{caller.name} has {CALLS_OF_ONE} calls under way, and no more are taken"
+            raise Fault(Kind.LIMIT, what, "end some, or wait until they end")
+        self._under_way[caller.name] += 1
         try:
             async with asyncio.timeout(None) as limit:
                 self._calls[limit] = caller
@@ -265,6 +272,10 @@ class Gate:
             self.refused["ended"] += 1
             what = f"{caller.name} counts no more: it was revoked, or has expired"
             raise Fault(Kind.UNAUTHENTICATED, what) from None
+        finally:
+            self._under_way[caller.name] -= 1
+            if not self._under_way[caller.name]:
+                del self._under_way[caller.name]
 
     def review(self) -> None:
         """Ends the calls under way whose right has ended."""

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from clusterdep.api.certificates import Shown
 
 #: Calls at once of all clients, and of one connection; the others are told to come later.
-CALLS, CALLS_OF_ONE = 4_096, 256
+CALLS, STREAMS = 4_096, 256
 #: Connections at each place.
 CONNECTIONS = 1_024
 
 OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", client.MESSAGE_LIMIT),
     ("grpc.max_send_message_length", client.MESSAGE_LIMIT),
-    ("grpc.max_concurrent_streams", CALLS_OF_ONE),
+    ("grpc.max_concurrent_streams", STREAMS),
     ("grpc.max_allowed_incoming_connections", CONNECTIONS),
     # Who connects and says nothing, who is gone without a word, who asks nothing for long.
     ("grpc.server_handshake_timeout_ms", 10_000),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import threading
@@ -13,19 +14,21 @@ from typing import Any
 
 import grpc
 import pytest
+from dep_daemon import Daemon
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
-from tls_daemon import HOSTS, Pki, Served, bearer, call, start, stop
+from tls_daemon import HOSTS, Pki, Served, bearer, call, free_port, start, stop
 
 from clusterbuild.api.v1 import clusterbuild_pb2
 from clusterdep.api import client, roles
-from clusterdep.api.access import Gate, Tokens
+from clusterdep.api.access import CALLS_OF_ONE, Gate, Tokens
 from clusterdep.api.errors import Fault
 from clusterdep.api.roles import NEEDED, ROLES
 from clusterdep.api.serving import CONNECTIONS
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.api.v1 import clusterdep_pb2_grpc as rpc
 
+OK = grpc.StatusCode.OK
 DENIED, UNKNOWN = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED
 OURS = sorted(m for m in NEEDED if not m.startswith("/clusterbuild"))
 
@@ -271,6 +274,32 @@ def test_a_certificate_is_revoked_while_connected(served: Served) -> None:
             stub.ListProfiles(pb.ListProfilesRequest(), timeout=10)
 
 
+# -- orders ------------------------------------------------------------------------------
+
+
+def test_an_order_says_who_gave_it(
+    served: Served, channel: grpc.Channel, tokens: dict[str, str]
+) -> None:
+    request = pb.PutProfileRequest(profile=pb.Profile(name="ordered", tree="/usr/pkgsrc"))
+    rpc.AdminStub(channel).PutProfile(request, metadata=bearer(tokens["admin"]), timeout=10)
+    events = rpc.QueryStub(channel).Watch(
+        pb.WatchRequest(profile="ordered"), metadata=bearer(tokens["viewer"]), timeout=10
+    )
+    assert {json.loads(event.detail)["by"] for event in events} == {"token a-admin"}
+
+
+async def test_no_token_is_told_in_plaintext(tmp_path: Path) -> None:
+    place = f"plaintext:127.0.0.1:{free_port()}"
+    dep = Daemon(tmp_path / "state")
+    await dep.start(listen=(place,), insecure_plaintext="admin")
+    async with client.connect(place) as plain:
+        with pytest.raises(grpc.aio.AioRpcError, match="not encrypted") as caught:
+            await rpc.AdminStub(plain).AddToken(pb.AddTokenRequest(name="a", role="viewer"))
+        assert caught.value.code() is DENIED
+        assert not (await rpc.AdminStub(plain).ListTokens(pb.ListTokensRequest())).tokens
+    await dep.stop()
+
+
 # -- limits ------------------------------------------------------------------------------
 
 
@@ -293,6 +322,30 @@ def test_a_malformed_message(channel: grpc.Channel, tokens: dict[str, str]) -> N
     for method in ("/clusterdep.v1.Query/Why", "/clusterdep.v1.Feed/PutRecords"):
         code, details = call(channel, method, tokens["admin"], b"\xff" * 20)
         assert code is grpc.StatusCode.INVALID_ARGUMENT and "can not be read" in details
+
+
+def test_nobody_takes_all_calls(
+    served: Served, channel: grpc.Channel, tokens: dict[str, str]
+) -> None:
+    greedy = served.token("greedy", "viewer")
+    channels = [grpc.secure_channel(served.tls, served.pki.show()) for _ in range(3)]
+    options = {"metadata": bearer(greedy), "timeout": 60}
+    streams = [
+        rpc.QueryStub(channels[n % 3]).Watch(pb.WatchRequest(follow=True), **options)
+        for n in range(CALLS_OF_ONE)
+    ]
+    for stream in streams:
+        next(stream)
+    code, details = call(channel, "/clusterdep.v1.Query/ListProfiles", greedy)
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED and "token greedy has 512 calls" in details
+    assert call(channel, "/clusterdep.v1.Query/ListProfiles", tokens["viewer"])[0] is OK
+    for stream in streams:
+        stream.cancel()
+    give_up = time.monotonic() + 20
+    while call(channel, "/clusterdep.v1.Query/ListProfiles", greedy)[0] is not OK:
+        assert time.monotonic() < give_up
+    for other in channels:
+        other.close()
 
 
 def test_who_connects_and_says_nothing_keeps_nobody_out(served: Served) -> None:
@@ -406,8 +459,8 @@ def test_clients_are_told_what_is_wrong_with_their_certificate(
     assert code == 78 and "does not belong to the certificate" in said
     code, said = told(served, served.mtls, *ca, "--cert", str(mixed[0]))
     assert code == 78 and "only one is named" in said
-    code, said = told(served, served.mtls, "--ca", "/nowhere")
-    assert code == 78 and "/nowhere cannot be read: No such file" in said
+    code, said = told(served, served.mtls, "--ca", str(tmp_path / "absent"))
+    assert code == 78 and "absent cannot be read: No such file" in said
     mixed[1].chmod(0o644)
     code, said = told(served, served.mtls, *ca, "--cert", str(mixed[1]), "--key", str(mixed[1]))
     assert code == 78 and "holds no certificate in PEM" in said

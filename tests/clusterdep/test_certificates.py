@@ -285,7 +285,7 @@ def test_from_nothing_to_a_status_over_tls(tmp_path: Path) -> None:
     assert here.cli(*issue, "a/b", "--role", "admin").returncode == 2
     assert here.cli(*issue, "c", "--role", "root").returncode == 2
     assert here.cli(*issue, "c", "--host", "a b").returncode == 2
-    assert here.cli("cert", "issue", "c", "--role", "admin", "--dir", "/nowhere").returncode == 66
+    assert here.cli("cert", "issue", "c", "--role", "admin", "--dir", str(own)).returncode == 66
 
     pki = Pki.__new__(Pki)
     pki.directory, pki.authority = own, Authority(Path(ca))
