@@ -15,7 +15,7 @@ import pytest
 
 from clusterdep.core import scanindex
 from clusterdep.core.buildable import Buildable, alone, classify
-from clusterdep.core.resolve import Package, Resolver
+from clusterdep.core.resolve import Package, Resolver, Rule
 from clusterdep.scanfile import ScanFile
 
 DATA = Path(os.environ.get("CLUSTERDEP_TESTDATA", Path(__file__).parents[2] / "../shared/data"))
@@ -161,3 +161,37 @@ def test_changes_in_a_whole_tree_come_to_a_full_resolve(records: list[scanindex.
         assert resolver.resolution(one.key) == full.resolution(one.key)
         changed = was.resolution(one.key) != full.resolution(one.key)
         assert changed == (one.key in said), one.pkgname
+
+
+def test_the_other_rule_prefers_what_can_be_built(records: list[scanindex.Record]) -> None:
+    scan = [
+        one._replace(
+            pkgpath=record.pkgpath, buildable=not (record.skip_reason or record.fail_reason)
+        )
+        for one, record in zip(packages(records), records, strict=True)
+    ]
+    resolver = Resolver(scan, Rule.PREFER_BUILDABLE)
+    differences = dict(resolver.differences)
+    assert len(differences) == 48
+    names = {one.key: one.pkgname for one in scan}
+    by_name = {one.pkgname: one.key for one in scan}
+    said = {
+        (d.pattern, names[d.chosen], names[d.pbulk])
+        for d in differences[by_name[b"ruby34-execjs-2.10.0nb1"]]
+    }
+    assert said == {
+        (b"nodejs>=10", b"nodejs-20.19.6", b"nodejs-25.2.1"),
+        (b"nodejs>=20.18.3nb1", b"nodejs-20.19.6", b"nodejs-25.2.1"),
+    }
+    # The one at the location that is named can be built no more, and then again.
+    chosen = scan[by_name[b"nodejs-20.19.6"]]
+    touched = resolver.apply([chosen._replace(buildable=False)])
+    assert by_name[b"ruby34-execjs-2.10.0nb1"] in touched
+    assert len(touched) < 100
+    assert resolver.apply([chosen]) == touched
+    assert resolver.differences == differences
+    usual = Resolver(scan)
+    assert not usual.differences
+    assert {
+        one.key for one in scan if usual.resolution(one.key) != resolver.resolution(one.key)
+    } == set(differences)
