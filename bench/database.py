@@ -177,9 +177,9 @@ async def ask(daemon: Daemon, popular: str) -> dict[str, tuple[float, int]]:
             async for page in query.ListPackages(pb.ListPackagesRequest(profile="p"))
             for package in page.packages
         ][::149]
-        one: Callable[[str], pb.PackageRequest] = lambda name: pb.PackageRequest(  # noqa: E731
-            profile="p", package=name
-        )
+
+        def one(name: str) -> pb.PackageRequest:
+            return pb.PackageRequest(profile="p", package=name)
 
         async def drain(call: AsyncIterator[Any]) -> int:
             return sum([len(getattr(x, "packages", "x")) async for x in call])
@@ -211,30 +211,20 @@ async def ask(daemon: Daemon, popular: str) -> dict[str, tuple[float, int]]:
         return found
 
 
-def renamed(text: bytes, times: int) -> bytes:
-    """The same tree several times over, with other names each time."""
-    parts = [text]
-    token = re.compile(rb"([^\s:]+:\.\./\.\./)([^\s]+)")
-    for n in range(1, times):
-        mark = b"x%d" % n
-        part = re.sub(rb"^PKGNAME=", b"PKGNAME=" + mark, text, flags=re.M)
-        part = re.sub(rb"^PKG_LOCATION=", b"PKG_LOCATION=" + mark, part, flags=re.M)
-        part = re.sub(
-            rb"^ALL_DEPENDS=.*$",
-            lambda line: token.sub(lambda m: _renamed_pattern(m[1], mark) + mark + m[2], line[0]),
-            part,
-            flags=re.M,
-        )
-        parts.append(part)
-    return b"".join(parts)
+_TOKEN = re.compile(rb"([^\s:]+):\.\./\.\./(\S+)")
+_BASE = re.compile(rb"(^|[{,])(?=[A-Za-z])")
 
 
-def _renamed_pattern(pattern: bytes, mark: bytes) -> bytes:
-    return (
-        re.sub(rb"(^|[{,])(?=[A-Za-z])", rb"\1" + mark, pattern)
-        if b"{" in pattern
-        else mark + pattern
-    )
+def renamed(text: bytes, mark: bytes) -> bytes:
+    """The same tree with other names: `mark` stands before each of them."""
+
+    def token(found: re.Match[bytes]) -> bytes:
+        pattern = found[1]
+        inner = _BASE.sub(rb"\1" + mark, pattern) if b"{" in pattern else mark + pattern
+        return inner + b":../../" + mark + found[2]
+
+    text = re.sub(rb"^(PKGNAME|PKG_LOCATION)=", rb"\1=" + mark, text, flags=re.M)
+    return re.sub(rb"^ALL_DEPENDS=.*$", lambda line: _TOKEN.sub(token, line[0]), text, flags=re.M)
 
 
 async def measure(text: bytes, popular: tuple[str, str]) -> Measured:

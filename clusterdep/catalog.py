@@ -20,6 +20,7 @@ from clusterdep.core.need import Need
 from clusterdep.core.schedule import Job, ReadyQueue
 from clusterdep.core.selection import Selection
 from clusterdep.core.status import Failure, Status, judge, own_verdict, status_of
+from clusterdep.core.tally import Tally
 from clusterdep.facts import Artifact, Change, Entry, Pkgpath, Profile, runtime_patterns
 from clusterdep.store.database import Row, Store
 
@@ -72,7 +73,7 @@ class Catalog:
         self._free: list[int] = []
         self._removed: list[int] = []  # they become free when what follows is settled
         self._in_order: list[int] | None = None
-        self._tally: Counter[tuple[State, bool, bool]] = Counter()
+        self._tally = Tally()
         self.graph = Graph(self._judge, self._changed)
         self.needed = Need(self.graph, self._needed_changed)
         self._levels = Levels(self.graph, self._counts, self._cost)
@@ -308,23 +309,19 @@ class Catalog:
         )
 
     def _changed(self, package: int, old: State, new: State) -> None:
-        place = package in self.needed, package in self.needed.selected
-        self._tally[old, *place] -= 1
-        self._tally[new, *place] += 1
-        if new is State.OPEN:
+        self._tally.move(old, new, package in self.needed, package in self.needed.selected)
+        if new is _OPEN:
             self._offer(package)
             if package in self.artifacts:
                 self.reopened[package] = None
-        elif old is State.OPEN:
+        elif old is _OPEN:
             self._ready.discard(package)
-        if (old in _COUNTED) != (new in _COUNTED):
+        if (old <= _WAITING) != (new <= _WAITING):
             self._levels.mark(package)
 
     def _needed_changed(self, package: int, needed: bool) -> None:
         state = self.graph.state[package]
-        chosen = package in self.needed.selected
-        self._tally[state, not needed, chosen] -= 1
-        self._tally[state, needed, chosen] += 1
+        self._tally.need(state, needed, package in self.needed.selected)
         self._levels.mark(package)
         if needed and state is State.OPEN:
             self._offer(package)
@@ -334,9 +331,7 @@ class Catalog:
     def _select(self, package: int, chosen: bool) -> None:
         if chosen == (package in self.needed.selected):
             return
-        state, needed = self.graph.state[package], package in self.needed
-        self._tally[state, needed, not chosen] -= 1
-        self._tally[state, needed, chosen] += 1
+        self._tally.select(self.graph.state[package], package in self.needed, chosen)
         self.needed.choose(package, chosen)
 
     def _offer(self, package: int) -> None:
@@ -345,7 +340,7 @@ class Catalog:
             self._ready.add(package)
 
     def _counts(self, package: int) -> bool:
-        return self.graph.state[package] in _COUNTED and package in self.needed
+        return self.graph.state[package] <= _WAITING and package in self.needed
 
     def _cost(self, package: int) -> float:
         weight = max(self.entries[package].weight, 1)
@@ -402,20 +397,19 @@ class Catalog:
     def count(self) -> Counts:
         """How many packages there are of each status: of all, needed, and selected ones."""
         every, needed, selected = Counts(Counter(), Counter(), Counter())
-        tally = self._tally.copy()
-        special: Counter[tuple[Status, bool, bool]] = Counter()
-        leased = {self.index[x.package] for x in self._leases if self._has(x)}
-        for package in leased | self.held:
-            place = package in self.needed, package in self.needed.selected
-            tally[self.graph.state[package], *place] -= 1
-            special[self.status(package), *place] += 1
-        for (state, is_needed, is_selected), number in tally.items():
-            if number and state is not State.ABSENT:
-                special[status_of(state), is_needed, is_selected] += number
-        for (status, is_needed, is_selected), number in special.items():
+
+        def add(status: Status, is_needed: bool, is_selected: bool, number: int) -> None:
             every[status] += number
             needed[status] += number * is_needed
             selected[status] += number * is_selected
+
+        for state, is_needed, is_selected, number in self._tally:
+            add(status_of(state), is_needed, is_selected, number)
+        leased = {self.index[x.package] for x in self._leases if self._has(x)}
+        for package in leased | self.held:
+            place = package in self.needed, package in self.needed.selected
+            add(status_of(self.graph.state[package]), *place, -1)
+            add(self.status(package), *place, 1)
         return Counts(every, needed, selected)
 
     def _has(self, lease: Lease) -> bool:
@@ -623,7 +617,8 @@ class Catalog:
         self._ready.discard(package)
 
 
-_COUNTED = frozenset((State.OPEN, State.WAITING))
+# Members of an enum are found slowly; states up to waiting are still to be built.
+_OPEN, _WAITING = State.OPEN, State.WAITING
 
 
 def selection(entries: Iterable[str]) -> Selection:

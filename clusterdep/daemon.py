@@ -54,6 +54,8 @@ async def serve(path: Path | None, settings: config.Settings) -> None:
     with only_one(settings.state, "clusterdep"), contextlib.ExitStack() as stack:
         store = Store(settings.database)
         stack.callback(store.close)
+        # Nearly all that is made stays: the collector need not look at it again and again.
+        gc.set_threshold(20_000, 20, 100)
         ledger = Ledger(store, settings.lease_seconds, time.time)
         scans = Scans(ledger, lambda: uuid.uuid4().hex)
         work = Work(ledger, scans, settings.renew_seconds, lambda: uuid.uuid4().hex)
@@ -67,10 +69,7 @@ async def serve(path: Path | None, settings: config.Settings) -> None:
         forgetting = Forgetting(ledger, feed)
         upkeep = Upkeep(ledger, forgetting, _retention(settings))
         await feed.recover()
-        # What was loaded stays: the collector need not look at it again and again.
-        gc.collect()
         gc.freeze()
-        gc.set_threshold(20_000, 20, 100)
         await apply_profiles(orders, settings)
         if settings.metrics:
             stack.callback(Metrics(ledger, questions, door.gate.refused).serve(settings.metrics))

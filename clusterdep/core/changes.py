@@ -57,6 +57,7 @@ class Known:
     readers: Readers
     #: The file as it is now, empty if it is not there or cannot be read.
     text: Callable[[str], str]
+    names: Mapping[int, str]  # `ids` turned round
 
 
 @dataclass
@@ -83,7 +84,7 @@ def effect(changes: Mapping[str, Kind], known: Known) -> Effect:
     found = Effect()
     files = {path: kind for path, kind in changes.items() if not is_foreign(path)}
     used: set[str] = set()
-    names = {number: pkgpath for pkgpath, number in known.ids.items()}
+    names = known.names
 
     def lead(pkgpaths: Iterable[int], how: str, path: str) -> None:
         for number in pkgpaths:
@@ -125,6 +126,8 @@ def _pkgpath(path: str) -> str:
 def why(leads: Leads) -> str:
     """In one sentence why a pkgpath is scanned again."""
     files = [(how, path) for how, paths in leads.items() for path in paths]
+    if not files:
+        return next(iter(leads))
     how, first = files[0]
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""
     return f"{how} {first}{more}"
@@ -173,9 +176,7 @@ def _tentative(path: str, known: Known) -> Iterator[int]:
     below_mk = path.startswith(SHARED)
     if not below_mk and name in _NEW:
         return
-    for candidate in known.readers.paths():
-        if not candidate.startswith(SHARED):
-            continue
+    for candidate in known.readers.shared():
         text = known.text(candidate)
         if (below_mk or directory in text) and name in text and _MENTIONS.search(text):
             yield from known.readers.of(candidate)

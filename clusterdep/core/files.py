@@ -98,7 +98,7 @@ class Paths:
         paths: Iterable[tuple[int, str]] = (),
         sets: Iterable[tuple[int, bytes]] = (),
     ) -> None:
-        """`paths` and `sets` are (number, path) and (number, packed numbers), as stored."""
+        """`paths` and `sets` are (number, path) and (number, packed numbers); see `know`."""
         self._path: dict[int, str] = {}
         self._number: dict[str, int] = {}
         self._below_mk: set[int] = set()
@@ -111,6 +111,12 @@ class Paths:
         #: What was not here before, to be stored; whoever has stored it clears the lists.
         self.new_paths: list[tuple[int, str]] = []
         self.new_sets: list[tuple[int, bytes]] = []
+        self.know(paths, sets)
+
+    def know(
+        self, paths: Iterable[tuple[int, str]] = (), sets: Iterable[tuple[int, bytes]] = ()
+    ) -> None:
+        """Paths and sets as they are stored."""
         for number, path in paths:
             self._add(number, path)
         for number, packed in sets:
@@ -366,6 +372,10 @@ class Readers:
         """The paths that a pkgpath reads."""
         packed = self._packed.get(pkgpath, b"")
         return {self._paths.path(number) for number in self._paths.files(packed)}
+
+    def shared(self) -> Iterator[str]:
+        """The paths below mk/ that somebody reads."""
+        return map(self._paths.path, self._sets_with)
 
     def paths(self) -> Iterator[str]:
         """All paths that somebody reads."""

@@ -20,7 +20,7 @@ from enum import IntEnum
 
 
 class State(IntEnum):
-    """What a package is. SKIPPED to BLOCKED keep dependents from being built."""
+    """What a package is. From FAILED on: its dependents can not be built."""
 
     OPEN = 0  # all requirements built, and it is still to be built
     WAITING = 1  # a requirement is still to be built
@@ -35,17 +35,10 @@ class State(IntEnum):
 
 
 #: Their dependents can not be built.
-DEAD = frozenset(
-    (
-        State.FAILED,
-        State.BLOCKED,
-        State.SKIPPED,
-        State.PREFAILED,
-        State.UNRESOLVED,
-        State.CYCLE,
-        State.ABSENT,
-    )
-)
+DEAD = frozenset(state for state in State if state >= State.FAILED)
+
+# Members of an enum are found and hashed slowly, and this is done for every requirement.
+_BUILT, _FIRST_DEAD = State.BUILT, State.FAILED
 
 #: Asked when all requirements of a package are built: BUILT, FAILED or OPEN.
 Judge = Callable[[int], State]
@@ -111,8 +104,9 @@ class Graph:
         for other in needed:
             self.dependents[other].add(package)
         self.requires[package] = needed
-        self._unbuilt[package] = sum(self.state[other] is not State.BUILT for other in needed)
-        self._dead[package] = sum(self.state[other] in DEAD for other in needed)
+        states = [self.state[other] for other in needed]
+        self._unbuilt[package] = len(states) - states.count(_BUILT)
+        self._dead[package] = sum([state >= _FIRST_DEAD for state in states])
         self._rewired.add(package)
 
     def settle(self) -> Iterator[None]:
@@ -231,8 +225,8 @@ class Graph:
                 continue
             self.state[current] = new
             self._listener(current, old, new)
-            built = (old is State.BUILT) - (new is State.BUILT)
-            dead = (new in DEAD) - (old in DEAD)
+            built = (old is _BUILT) - (new is _BUILT)
+            dead = (new >= _FIRST_DEAD) - (old >= _FIRST_DEAD)
             if not built and not dead:
                 continue
             for dependent in self.dependents[current]:

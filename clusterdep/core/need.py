@@ -36,7 +36,7 @@ class Need:
             self._less((package,))
 
     def keep(self, package: int) -> None:
-        """The package is about to require something else: until `rewire` what it does now counts."""
+        """It is about to require something else: until `rewire` what it does now counts."""
         self._before.setdefault(package, self._graph.requires_of(package))
 
     def rewire(self) -> Iterator[None]:

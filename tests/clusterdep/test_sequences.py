@@ -146,6 +146,8 @@ class World:
         return line.partition(b"=")[2].split()
 
 
+orders = st.permutations(PATHS).map(lambda order: order[:6])
+wanted = st.sampled_from([*PATHS, "cat", "foo>=1"])
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("scan"), scans, st.just([]), st.just(False)),
