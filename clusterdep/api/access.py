@@ -133,6 +133,42 @@ class Certificate:
 Read = Callable[[bytes], Certificate]
 
 
+class Stay:
+    """A call under way, in the task that answers it."""
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+        self.ended = False
+        self._task = asyncio.current_task()
+        self._writing = False
+
+    def end(self) -> None:
+        """It may not go on: ends it where it waits, or when it has written its message."""
+        if self.ended or self._task is None:
+            return
+        self.ended = True
+        # While a message is being written gRPC takes no status.
+        if not self._writing:
+            self._task.cancel()
+
+    def is_why(self) -> bool:
+        """Whether the cancellation on its way is ours, and nobody else's besides."""
+        return self.ended and self._task is not None and self._task.uncancel() == 0
+
+    async def write(self, context: Any, message: object) -> None:
+        """Writes an answer; raises Fault if the call may not go on after it."""
+        self._writing = True
+        await context.write(message)
+        self._writing = False
+        if self.ended:
+            raise self.fault()
+
+    def fault(self) -> Fault:
+        """Why it ended."""
+        what = f"{self.caller.name} counts no more: it was revoked, or has expired"
+        return Fault(Kind.UNAUTHENTICATED, what)
+
+
 class Gate:
     """Lets calls in or refuses them, and ends those whose right has ended."""
 
@@ -151,7 +187,7 @@ class Gate:
         self._revoked = revoked
         self._plaintext_role = plaintext_role
         self._clock = clock
-        self._calls: dict[asyncio.Timeout, Caller] = {}
+        self._stays: set[Stay] = set()
         self._under_way: Counter[str] = Counter()  # calls by the name of their caller
 
     def admit(self, method: str, context: Any) -> Caller:
@@ -250,43 +286,41 @@ class Gate:
     # -- calls under way -----------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def under_way(self, caller: Caller) -> AsyncIterator[None]:
+    async def under_way(self, caller: Caller) -> AsyncIterator[Stay]:
         """A call of `caller`; raises Fault out of its midst when they may no longer."""
+        stay = Stay(caller)
         if caller is SOCKET:
-            yield
+            yield stay
             return
         if self._under_way[caller.name] >= CALLS_OF_ONE:
             what = f"{caller.name} has {CALLS_OF_ONE} calls under way, and no more are taken"
             raise Fault(Kind.LIMIT, what, "end some, or wait until they end")
         self._under_way[caller.name] += 1
+        self._stays.add(stay)
         try:
-            async with asyncio.timeout(None) as limit:
-                self._calls[limit] = caller
-                try:
-                    yield
-                finally:
-                    del self._calls[limit]
-        except TimeoutError:
-            if not limit.expired():
+            yield stay
+        except asyncio.CancelledError:
+            if not stay.is_why():
                 raise
-            self.refused["ended"] += 1
-            what = f"{caller.name} counts no more: it was revoked, or has expired"
-            raise Fault(Kind.UNAUTHENTICATED, what) from None
+            raise stay.fault() from None
         finally:
+            self._stays.discard(stay)
+            self.refused["ended"] += stay.ended
             self._under_way[caller.name] -= 1
             if not self._under_way[caller.name]:
                 del self._under_way[caller.name]
 
     def review(self) -> None:
         """Ends the calls under way whose right has ended."""
-        if not self._calls:
+        if not self._stays:
             return
         now, revoked = self._clock(), self._revoked()
-        for limit, caller in self._calls.items():
+        for stay in self._stays:
+            caller = stay.caller
             gone = caller.digest and not self.tokens.find(caller.digest)
             expired = caller.expires and caller.expires <= now
             if gone or expired or caller.fingerprint in revoked:
-                limit.reschedule(asyncio.get_running_loop().time())
+                stay.end()
 
     async def keep(self) -> None:
         """Reviews whenever tokens change, and every second, until it is cancelled."""

@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from clusterdep.api import checking
-from clusterdep.api.access import Gate
+from clusterdep.api.access import Gate, Stay
 from clusterdep.api.errors import Fault, Kind
 
 log = logging.getLogger(__name__)
@@ -63,8 +63,8 @@ class Guard(grpc.aio.ServerInterceptor):
 
         async def guarded(requests: AsyncIterator[Any], context: Context) -> Any:
             try:
-                async with self._gate.under_way(self._gate.admit(name, context)):
-                    return await answer(requests, context)
+                async with self._gate.under_way(self._gate.admit(name, context)) as stay:
+                    return await answer(requests, context, stay)
             except Fault as fault:
                 await _refuse(context, fault)
             except grpc.aio.AbortError:
@@ -115,22 +115,36 @@ async def _only_one(context: Context) -> Any:
 # -- answers -----------------------------------------------------------------------------
 
 
-def _answer_with(handler: Handler) -> Callable[[Any, Context], Awaitable[Any]]:
+class _Writes:
+    """The context of a method that writes its answers itself."""
+
+    def __init__(self, context: Context, stay: Stay) -> None:
+        self._context = context
+        self._stay = stay
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def write(self, message: object) -> None:
+        await self._stay.write(self._context, message)
+
+
+def _answer_with(handler: Handler) -> Callable[[Any, Context, Stay], Awaitable[Any]]:
     """The method of a handler, taking requests as a stream and writing its answers itself."""
     one: Any = handler.stream_unary or handler.unary_unary
     many: Any = handler.stream_stream or handler.unary_stream
 
-    async def answer(requests: AsyncIterator[Any], context: Context) -> Any:
+    async def answer(requests: AsyncIterator[Any], context: Context, stay: Stay) -> Any:
         streams = handler.request_streaming
         asked = _usable_ones(requests) if streams else await _only_one(context)
         if one is not None:
             return await one(asked, context)
-        answers = many(asked, context)
+        answers = many(asked, _Writes(context, stay))
         if not hasattr(answers, "__aiter__"):
             return await answers  # it writes them itself
         async with contextlib.aclosing(answers):
             async for message in answers:
-                await context.write(message)
+                await stay.write(context, message)
         return None
 
     return answer
