@@ -183,17 +183,15 @@ def scan_failure_message(pkgpath: str, error: str) -> pb.ScanFailure:
 
 def difference_messages(catalog: Catalog, most: int) -> list[pb.Difference]:
     """The first requirements that pbulk would have chosen otherwise, in scan order."""
-    if not catalog.differences:
-        return []
-    entries = {key: catalog.entries[package] for key, package in catalog.index.items()}
-    known = [one for one in catalog.differences if {one[0], one[2], one[3]} <= entries.keys()]
-    known.sort(key=lambda one: entries[one[0]].order)
+    index, entries = catalog.index, catalog.entries
+    known = [one for one in catalog.differences if {one[0], one[2], one[3]} <= index.keys()]
+    known.sort(key=lambda one: entries[index[one[0]]].order)
     return [
         pb.Difference(
-            pkgname=entries[package].pkgname,
+            pkgname=entries[index[package]].pkgname,
             pattern=pattern,
-            chosen=entries[chosen].pkgname,
-            pbulk=entries[other].pkgname,
+            chosen=entries[index[chosen]].pkgname,
+            pbulk=entries[index[other]].pkgname,
         )
         for package, pattern, chosen, other in known[:most]
     ]

@@ -14,10 +14,12 @@ from clusterdep.catalog import Catalog
 from clusterdep.core.graph import State
 from clusterdep.facts import Artifact, runtime_patterns
 from clusterdep.feed import Feed
-from clusterdep.ledger import Ledger
+from clusterdep.ledger import Ledger, in_steps
 from clusterdep.results import flaw_of
-from clusterdep.writing import COMMIT, batches
+from clusterdep.writing import batches
 
+#: Artifacts that are recorded in one commit.
+COMMIT = 80
 MOST_REFUSALS = 1000
 LONGEST_MESSAGE = 2000
 
@@ -74,16 +76,16 @@ class TakeOver:
 
     async def _record(self, catalog: Catalog, claims: Claims) -> pb.TakeOverResponse:
         answer = pb.TakeOverResponse()
-        wanted = _claimed(catalog, claims.artifacts.values(), answer)
+        wanted: dict[int, pb.Artifact] = {}
         coming: dict[int, Artifact] = {}
-        now = self.ledger.clock()
-        for package in _requirements_first(catalog, wanted):
-            key = catalog.key(package, coming)
-            coming[package] = _artifact(wanted[package], key, now, claims.header.dispatcher)
+        await in_steps(_claimed(catalog, claims.artifacts.values(), wanted, answer))
         catalog.settling = True  # nothing is granted that is about to be there
         try:
+            await in_steps(self._keys(catalog, claims.header.dispatcher, wanted, coming))
             for some in batches(list(coming), COMMIT):
                 self._write(catalog, {package: coming[package] for package in some}, wanted, coming)
+                await asyncio.sleep(0)
+                await in_steps(_noted(catalog, {package: coming[package] for package in some}))
                 await asyncio.sleep(0)
             answer.artifacts = len(coming)
             self._fail(catalog, claims, answer)
@@ -91,6 +93,22 @@ class TakeOver:
             catalog.settling = False
             self.ledger.changes.set()
         return answer
+
+    def _keys(
+        self,
+        catalog: Catalog,
+        dispatcher: str,
+        wanted: dict[int, pb.Artifact],
+        coming: dict[int, Artifact],
+    ) -> Iterator[None]:
+        """Makes artifacts of what is wanted: each key is made of those of its requirements."""
+        order: list[int] = []
+        yield from _requirements_first(catalog, wanted, order)
+        now = self.ledger.clock()
+        for package in order:
+            key = catalog.key(package, coming)
+            coming[package] = _artifact(wanted[package], key, now, dispatcher)
+            yield
 
     def _write(
         self,
@@ -119,8 +137,6 @@ class TakeOver:
         ]
         with self.ledger.transaction():
             store.run_many("add_artifact", rows)
-        for package, artifact in some.items():
-            catalog.note_artifact(package, artifact)
 
     def _fail(self, catalog: Catalog, claims: Claims, answer: pb.TakeOverResponse) -> None:
         """Records failures, and the event of it all."""
@@ -183,12 +199,23 @@ def _standing(catalog: Catalog, pkgname: str) -> int | None:
     return next(found, None)
 
 
+def _noted(catalog: Catalog, some: dict[int, Artifact]) -> Iterator[None]:
+    """Artifacts that were recorded, into memory."""
+    for package, artifact in some.items():
+        if package in catalog.entries:
+            catalog.note_artifact(package, artifact)
+        yield
+
+
 def _claimed(
-    catalog: Catalog, artifacts: Iterable[pb.Artifact], answer: pb.TakeOverResponse
-) -> dict[int, pb.Artifact]:
-    """The artifacts that are to be recorded, by package."""
-    wanted: dict[int, pb.Artifact] = {}
+    catalog: Catalog,
+    artifacts: Iterable[pb.Artifact],
+    wanted: dict[int, pb.Artifact],
+    answer: pb.TakeOverResponse,
+) -> Iterator[None]:
+    """Finds the artifacts that are to be recorded, by package."""
     for artifact in artifacts:
+        yield
         package, flaw = _standing(catalog, artifact.pkgname), flaw_of(artifact)
         known = None if package is None else catalog.artifacts.get(package)
         if flaw:
@@ -201,7 +228,6 @@ def _claimed(
             _refuse(answer, artifact.pkgname, "there is an artifact of it that is current")
         else:
             wanted[package] = artifact
-    return wanted
 
 
 def _refuse(answer: pb.TakeOverResponse, where: str, why: str) -> None:
@@ -210,18 +236,24 @@ def _refuse(answer: pb.TakeOverResponse, where: str, why: str) -> None:
         answer.refused.add(where=where, why=why)
 
 
-def _requirements_first(catalog: Catalog, packages: Iterable[int]) -> list[int]:
-    """The packages, none before those of them that it requires; members of cycles come last."""
+def _requirements_first(
+    catalog: Catalog, packages: Iterable[int], order: list[int]
+) -> Iterator[None]:
+    """Orders packages, none before those of them that it requires; members of cycles come last."""
     among = set(packages)
-    left = {p: sum(other in among for other in catalog.graph.requires[p]) for p in among}
-    order = sorted(package for package, count in left.items() if not count)
+    left: dict[int, int] = {}
+    for package in among:
+        left[package] = sum(other in among for other in catalog.graph.requires[package])
+        yield
+    order += sorted(package for package, count in left.items() if not count)
     for package in order:
         for dependent in catalog.graph.dependents[package]:
             if dependent in among:
                 left[dependent] -= 1
                 if not left[dependent]:
                     order.append(dependent)
-    return order + sorted(among - set(order))
+        yield
+    order += sorted(among - set(order))
 
 
 def _artifact(claimed: pb.Artifact, key: str, now: float, dispatcher: str) -> Artifact:
