@@ -22,7 +22,7 @@ from clusterdep.core.selection import Selection
 from clusterdep.core.status import Failure, Status, judge, own_verdict, status_of
 from clusterdep.core.tally import Tally
 from clusterdep.facts import Artifact, Change, Entry, Pkgpath, Profile, runtime_patterns
-from clusterdep.store.database import Row, Store
+from clusterdep.store.database import Reader, Row
 
 _NONE: Mapping[int, Artifact] = {}
 
@@ -83,7 +83,7 @@ class Catalog:
     # ---- facts from the database
 
     @classmethod
-    def load(cls, profile: Profile, store: Store, leases: Leases) -> Catalog:
+    def load(cls, profile: Profile, store: Reader, leases: Leases) -> Catalog:
         """The catalog of a profile from what is stored."""
         catalog = cls(profile, leases)
         change = Change(profile)
@@ -113,19 +113,19 @@ class Catalog:
         catalog.reopened.clear()
         return catalog
 
-    def _load_artifacts(self, store: Store) -> None:
+    def _load_artifacts(self, store: Reader) -> None:
         for row in store.rows("artifacts", (self.profile.id,)):
             package = self.index.get(row["package_id"])
             if package is not None:
                 self.artifacts[package] = artifact_of(row)
 
-    def _load_failures(self, store: Store) -> None:
+    def _load_failures(self, store: Reader) -> None:
         for row in store.rows("ended_attempts", (self.profile.id,)):
             package = self.index.get(row["package_id"])
             if package is not None:
                 self.note_attempt(package, row)
 
-    def _load_history(self, store: Store) -> None:
+    def _load_history(self, store: Reader) -> None:
         history = (
             (self.index[row["package_id"]], float(row["seconds"]))
             for row in store.rows("stage_totals", (self.profile.id,))

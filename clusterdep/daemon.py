@@ -67,7 +67,7 @@ async def serve(path: Path | None, settings: config.Settings) -> None:
         follow = Follow(ledger, settings.state, rules)
         questions = Questions(ledger, work, follow)
         forgetting = Forgetting(ledger, feed)
-        upkeep = Upkeep(ledger, forgetting, _retention(settings))
+        upkeep = Upkeep(ledger, feed, forgetting, _retention(settings))
         await feed.recover()
         gc.freeze()
         await apply_profiles(orders, settings)

@@ -9,6 +9,7 @@ from the records there are is worked out anew at the next start.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import math
@@ -83,6 +84,14 @@ class Feed:
         header = pb.PutHeader(profile=name, mode=pb.PutHeader.MODE_MERGE)
         scans = {path: Scan(error=error) for path, error in errors.items()}
         await self._take_in(Delivery(header, scans=scans, end=pb.PutEnd()))
+
+    @contextlib.asynccontextmanager
+    async def quiet(self) -> AsyncIterator[None]:
+        """No delivery is taken in for as long as the block lasts."""
+        async with contextlib.AsyncExitStack() as stack:
+            for name in sorted(self.ledger.catalogs):
+                await stack.enter_async_context(self.lock(name))
+            yield
 
     def forget(self, catalog: Catalog) -> None:
         """The profile is no more; to be called under its lock."""

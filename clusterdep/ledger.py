@@ -25,7 +25,7 @@ from clusterdep.catalog import Catalog
 from clusterdep.core.leases import Lease, Leases
 from clusterdep.facts import Profile
 from clusterdep.file_index import FileIndex
-from clusterdep.store.database import Row, Store
+from clusterdep.store.database import Reader, Row, Store
 
 log = logging.getLogger("clusterdep.ledger")
 
@@ -81,11 +81,17 @@ def lease_of(row: Row, attempt: str, profile: str) -> Lease:
 
 
 def differences(memory: Catalog, stored: Catalog) -> Iterator[str]:
-    """What two catalogs of one profile do not agree on: one as it was kept up, one loaded."""
+    """What two catalogs of one profile do not agree on: one as it was kept up, one loaded.
+
+    An empty text means that there was nothing, and is a place to pause.
+    """
     for package_id in memory.index.keys() ^ stored.index.keys():
         where = "memory" if package_id in memory.index else "the database"
         yield f"package {package_id} is in {where} only"
     for package_id in memory.index.keys() & stored.index.keys():
+        yield ""
+        if package_id not in memory.index:
+            continue  # gone while it was paused
         ours, theirs = memory.index[package_id], stored.index[package_id]
         entry, other = memory.entries[ours], stored.entries[theirs]
         if entry != other:
@@ -302,13 +308,24 @@ class Ledger:
 
     def check(self) -> list[str]:
         """Compares memory with a recount and with the stored facts; what differs."""
-        findings: list[str] = []
-        for name, catalog in self.catalogs.items():
-            findings += [f"profile {name}: {text}" for text in catalog.graph.recount()]
-            fresh = Catalog.load(catalog.profile, self.store, self.leases)
-            findings += [f"profile {name}: {text}" for text in differences(catalog, fresh)]
-        stored = {row["attempt_id"] for row in self.store.rows("leases")}
+        return [finding for finding in self.compare(self.fold(self.store)) if finding]
+
+    def fold(self, reader: Reader) -> dict[str, Catalog]:
+        """The catalogs as the stored facts make them. For any thread with a reader of its own."""
+        return {
+            name: Catalog.load(catalog.profile, reader, self.leases)
+            for name, catalog in list(self.catalogs.items())
+        }
+
+    def compare(self, stored: Mapping[str, Catalog]) -> Iterator[str]:
+        """What differs between memory, a recount, and `stored`; an empty text to pause at."""
+        for name, catalog in list(self.catalogs.items()):
+            for text in catalog.graph.recount():
+                yield f"profile {name}: {text}"
+            if name in stored:
+                for text in differences(catalog, stored[name]):
+                    yield f"profile {name}: {text}" if text else ""
+        leases = {row["attempt_id"] for row in self.store.rows("leases")}
         held = {lease.attempt for lease in self.leases}
-        findings += [f"lease of attempt {a} is not stored" for a in sorted(held - stored)]
-        findings += [f"lease of attempt {a} is stored only" for a in sorted(stored - held)]
-        return findings
+        yield from (f"lease of attempt {a} is not stored" for a in sorted(held - leases))
+        yield from (f"lease of attempt {a} is stored only" for a in sorted(leases - held))

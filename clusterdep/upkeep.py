@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clusterdep.api.errors import Fault
 from clusterdep.api.v1 import clusterdep_pb2 as pb
+from clusterdep.feed import Feed
 from clusterdep.forgetting import Forgetting
-from clusterdep.ledger import Ledger
+from clusterdep.ledger import Ledger, in_steps
 from clusterdep.store import copying
 from clusterdep.store.database import Row
 
@@ -28,6 +29,9 @@ DAY = 86400.0
 PAGES = 100
 #: Events, or listings of files, that are forgotten at a time.
 EVENTS = 1000
+
+#: How often memory is compared with the file before everything else has to wait for it.
+TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +46,14 @@ class Retention:
 class Upkeep:
     """What the daemon does for itself, and checks, copies and compacts by order."""
 
-    def __init__(self, ledger: Ledger, forgetting: Forgetting, retention: Retention) -> None:
+    def __init__(
+        self, ledger: Ledger, feed: Feed, forgetting: Forgetting, retention: Retention
+    ) -> None:
         #: Told when the disk is full (False), and when there is room again.
         self.on_writable: Callable[[bool], None] = lambda writable: None
         self._ledger = ledger
         self._store = ledger.store
+        self._feed = feed
         self._forgetting = forgetting
         self._retention = retention
         self._one = asyncio.Lock()
@@ -153,7 +160,10 @@ class Upkeep:
     # ---- by order
 
     async def check(self) -> list[str]:
-        """What is wrong with the file, and where memory differs from it; empty if nothing."""
+        """What is wrong with the file, and where memory differs from it; empty if nothing.
+
+        Everything goes on meanwhile, but for deliveries, which wait.
+        """
         reader = self._store.reader()
         try:
             findings = await asyncio.to_thread(reader.check)
@@ -163,7 +173,35 @@ class Upkeep:
         finally:
             reader.close()
         # What a damaged file says can not be folded.
-        return findings or self._ledger.check()
+        return findings or await self._compare()
+
+    async def _compare(self) -> list[str]:
+        """Where memory differs from what is stored: compared until nothing changes meanwhile."""
+        async with self._feed.quiet():
+            for _ in range(TRIES):
+                version = self._store.version
+                findings = await self._differences()
+                if not findings or self._store.version == version:
+                    return findings
+            return self._ledger.check()  # in one go: nobody else has a turn
+
+    async def _differences(self) -> list[str]:
+        reader = self._store.reader()
+        try:
+            # What is stored at this moment is folded in a thread, and then compared in steps.
+            stored = await asyncio.to_thread(self._ledger.fold, reader)
+        finally:
+            reader.close()
+        findings: list[str] = []
+
+        def steps() -> Iterator[None]:
+            for finding in self._ledger.compare(stored):
+                if finding:
+                    findings.append(finding)
+                yield
+
+        await in_steps(steps())
+        return findings
 
     async def backup(self, target: Path) -> int:
         """Copies the database to `target`, whole and consistent; returns its size, bytes."""

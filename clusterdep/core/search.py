@@ -23,6 +23,11 @@ class Candidate(NamedTuple):
     text: bytes  # its record
 
 
+def is_pattern(text: str) -> bool:
+    """Whether a search is for a pattern, and not for words."""
+    return bool(_SPECIAL.search(text))
+
+
 def search(text: str, candidates: Iterable[Candidate], limit: int) -> list[int]:
     """Ids of at most `limit` candidates that fit, best first; equals stay in their order.
 
@@ -30,7 +35,7 @@ def search(text: str, candidates: Iterable[Candidate], limit: int) -> list[int]:
     slash, else of pkgnames. Otherwise it is words that must all be there, in any case, in
     pkgname, pkgpath, categories, maintainer, or comment. Raises dewey.PatternError.
     """
-    rank = _pattern(text.strip()) if _SPECIAL.search(text) else _words(text.lower().split())
+    rank = _pattern(text.strip()) if is_pattern(text) else _words(text.lower().split())
     found = []
     for place, candidate in enumerate(candidates):
         fits = rank(candidate)

@@ -104,10 +104,18 @@ SELECT record.package_id, record.pkgpath_id, package.variant, record.number, rec
 FROM record JOIN package ON package.id = record.package_id
 WHERE package.profile_id = ?;
 
--- texts: What is searched, in scan order.
+-- names: What is searched by a pattern, in scan order.
+SELECT record.package_id, record.pkgname, pkgpath.path, x''
+FROM pkgpath JOIN record ON record.pkgpath_id = pkgpath.id
+WHERE pkgpath.profile_id = :profile_id ORDER BY pkgpath.position, record.number;
+
+-- texts: Records that have all of the words (a JSON list, in lower case), in scan order.
 SELECT record.package_id, record.pkgname, pkgpath.path, record.text
 FROM pkgpath JOIN record ON record.pkgpath_id = pkgpath.id
-WHERE pkgpath.profile_id = ? ORDER BY pkgpath.position, record.number;
+WHERE pkgpath.profile_id = :profile_id AND NOT EXISTS (
+    SELECT 1 FROM json_each(:words) WHERE instr(lower(CAST(record.text AS TEXT)), value) = 0
+)
+ORDER BY pkgpath.position, record.number;
 
 -- record_text: One record, whole.
 SELECT text FROM record WHERE package_id = ?;

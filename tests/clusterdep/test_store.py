@@ -283,8 +283,9 @@ async def test_events_are_forgotten_by_age_and_by_number(tmp_path: Path) -> None
     ledger = Ledger(store, 120.0, lambda: now)
 
     async def kept(days: float, count: int) -> tuple[int, int]:
-        forgetting = Forgetting(ledger, Feed(ledger, Scans(ledger, str)))
-        await Upkeep(ledger, forgetting, Retention(event_days=days, event_count=count)).tick()
+        feed = Feed(ledger, Scans(ledger, str))
+        retention = Retention(event_days=days, event_count=count)
+        await Upkeep(ledger, feed, Forgetting(ledger, feed), retention).tick()
         row = store.row("event_bounds")
         assert row is not None
         return row[0], row[1]
