@@ -161,14 +161,17 @@ async def main() -> int:
                 await answers(daemon, query)
                 await watched(query, admin)
                 copy = str(Path(directory) / "copy.db")
-                for what, work in (
-                    ("db check", admin.CheckDatabase(pb.CheckDatabaseRequest())),
-                    ("db backup", admin.Backup(pb.BackupRequest(path=copy))),
-                    ("rescan all", admin.Rescan(pb.RescanRequest(profile="p"))),
-                    ("forget --whole", admin.Forget(pb.ForgetRequest(profile="p", whole=True))),
-                    ("db compact", admin.Compact(pb.CompactRequest())),
-                ):
-                    await meanwhile(channel, what, work)
+                long: dict[str, Callable[[], Awaitable[Any]]] = {
+                    "db check": lambda: admin.CheckDatabase(pb.CheckDatabaseRequest()),
+                    "db backup": lambda: admin.Backup(pb.BackupRequest(path=copy)),
+                    "rescan all": lambda: admin.Rescan(pb.RescanRequest(profile="p")),
+                    "forget --whole": lambda: admin.Forget(
+                        pb.ForgetRequest(profile="p", whole=True)
+                    ),
+                    "db compact": lambda: admin.Compact(pb.CompactRequest()),
+                }
+                for what, begin in long.items():
+                    await meanwhile(channel, what, begin())
         finally:
             daemon.stop()
     return 0

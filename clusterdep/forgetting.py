@@ -15,7 +15,7 @@ from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.catalog import Catalog
 from clusterdep.feed import Feed
 from clusterdep.ledger import Ledger
-from clusterdep.store.database import Row
+from clusterdep.store.database import Reader, Row
 
 #: Rows that are deleted at a time.
 STEP = 200
@@ -139,9 +139,8 @@ class Forgetting:
         """What can be forgotten of a profile, found in a thread."""
         profile_id = self.ledger.catalogs[name].profile.id
         keep = max(request.keep_attempts, KEPT)
-        reader = self.ledger.store.reader()
 
-        def find() -> Old:
+        def find(reader: Reader) -> Old:
             old = Old()
             if request.attempts_days:
                 before = self.ledger.clock() - request.attempts_days * DAY
@@ -151,10 +150,7 @@ class Forgetting:
                 old.artifacts = list(reader.rows("old_artifacts", (profile_id,)))
             return old
 
-        try:
-            return await asyncio.to_thread(find)
-        finally:
-            reader.close()
+        return await self.ledger.store.read(find)
 
     async def _prune_attempts(
         self, name: str, attempts: Sequence[Row], answer: pb.PruneResponse

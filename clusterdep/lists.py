@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
@@ -15,6 +14,7 @@ from clusterdep.core.graph import State
 from clusterdep.ledger import Ledger
 from clusterdep.questions import Questions
 from clusterdep.render import STATUSES, package_message
+from clusterdep.store.database import Reader
 
 #: Packages on a page: some milliseconds of work.
 PAGE = 500
@@ -94,17 +94,15 @@ class Lists:
         query = "names" if search.is_pattern(request.words) else "texts"
         words = [word for word in request.words.lower().split() if word.isascii()]
         values = {"profile_id": catalog.profile.id, "words": json.dumps(words)}
-        reader = self.ledger.store.reader()
+
+        def find(reader: Reader) -> list[int]:
+            candidates = map(search.Candidate._make, reader.rows(query, values))
+            return search.search(request.words, candidates, limit)
+
         try:
-            found = await asyncio.to_thread(
-                lambda: search.search(
-                    request.words, map(search.Candidate._make, reader.rows(query, values)), limit
-                )
-            )
+            found = await self.ledger.store.read(find)
         except PatternError as error:
             raise Fault(Kind.DATA, str(error)) from error
-        finally:
-            reader.close()
         there = [catalog.index[number] for number in found if number in catalog.index]
         for page in _pages(catalog, there, brief_message):
             yield page

@@ -18,7 +18,7 @@ from clusterdep.feed import Feed
 from clusterdep.forgetting import Forgetting
 from clusterdep.ledger import Ledger, in_steps
 from clusterdep.store import copying
-from clusterdep.store.database import Row
+from clusterdep.store.database import Reader, Row
 
 log = logging.getLogger("clusterdep.upkeep")
 
@@ -144,11 +144,7 @@ class Upkeep:
 
     async def _ask(self, query: str, values: Mapping[str, object]) -> list[Row]:
         """The rows of a query that takes long, read in a thread."""
-        reader = self._store.reader()
-        try:
-            return await asyncio.to_thread(lambda: list(reader.rows(query, values)))
-        finally:
-            reader.close()
+        return await self._store.read(lambda reader: list(reader.rows(query, values)))
 
     def _forget_events(self, first: int, up_to: int) -> int:
         """Forgets some events from `first` on; returns the oldest that is left."""
@@ -164,14 +160,7 @@ class Upkeep:
 
         Everything goes on meanwhile, but for deliveries, which wait.
         """
-        reader = self._store.reader()
-        try:
-            findings = await asyncio.to_thread(reader.check)
-        except asyncio.CancelledError:
-            reader.interrupt()
-            raise
-        finally:
-            reader.close()
+        findings = await self._store.read(Reader.check)
         # What a damaged file says can not be folded.
         return findings or await self._compare()
 
@@ -186,12 +175,8 @@ class Upkeep:
             return self._ledger.check()  # in one go: nobody else has a turn
 
     async def _differences(self) -> list[str]:
-        reader = self._store.reader()
-        try:
-            # What is stored at this moment is folded in a thread, and then compared in steps.
-            stored = await asyncio.to_thread(self._ledger.fold, reader)
-        finally:
-            reader.close()
+        # What is stored at this moment is folded in a thread, and then compared in steps.
+        stored = await self._store.read(self._ledger.fold)
         findings: list[str] = []
 
         def steps() -> Iterator[None]:

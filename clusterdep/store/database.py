@@ -9,6 +9,7 @@ was when it began, and neither waits for the writer nor makes it wait.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlite_utils
 
@@ -26,6 +27,7 @@ from clusterdep.api.errors import Fault, Kind
 from clusterdep.store import copying, faults, migrating
 
 Row = sqlite3.Row
+Result = TypeVar("Result")
 Values = Sequence[Any] | Mapping[str, Any]
 
 #: After the disk was full, writing goes on when there is so much room again, bytes.
@@ -66,10 +68,6 @@ class Reader:
         for row in self._connection.execute("PRAGMA foreign_key_check"):
             findings.append(f"table {row[0]}, row {row[1]}: refers to a row of {row[2]} not there")
         return findings
-
-    def interrupt(self) -> None:
-        """Ends what runs on this connection in another thread."""
-        self._connection.interrupt()
 
     def close(self) -> None:
         """Closes the connection."""
@@ -180,10 +178,7 @@ class Store(Reader):
         return sqlite_utils.Database(self._connection)
 
     def reader(self) -> Reader:
-        """A connection that sees the file as it is at this moment. The caller closes it.
-
-        For use in another thread, one at a time.
-        """
+        """A connection that sees the file as it is at this moment. The caller closes it."""
         try:
             connection = copying.open_to_read(self.path)
             connection.execute("BEGIN")
@@ -191,6 +186,20 @@ class Store(Reader):
         except sqlite3.Error as error:
             raise faults.fault(error, self.path) from error
         return Reader(self.path, connection)
+
+    async def read(self, use: Callable[[Reader], Result]) -> Result:
+        """What `use` makes of the file as it is at this moment; it runs in a thread.
+
+        The thread closes its connection, and nobody else: whoever waits may be
+        cancelled, and then it still runs.
+        """
+        reader = self.reader()
+
+        def work() -> Result:
+            with contextlib.closing(reader):
+                return use(reader)
+
+        return await asyncio.to_thread(work)
 
     def checkpoint(self, *, truncate: bool = False) -> None:
         """Folds the write-ahead log into the file, on a connection of its own: for any thread.

@@ -22,7 +22,7 @@ from clusterdep.forgetting import Forgetting
 from clusterdep.ledger import Ledger
 from clusterdep.scans import Scans
 from clusterdep.store import copying, database
-from clusterdep.store.database import Store
+from clusterdep.store.database import Reader, Store
 from clusterdep.store.restoring import GAP
 from clusterdep.upkeep import Retention, Upkeep
 
@@ -294,4 +294,31 @@ async def test_events_are_forgotten_by_age_and_by_number(tmp_path: Path) -> None
     assert await kept(4000 / 86400, 1_000_000) == (1001, 5000)
     assert await kept(4000 / 86400, 1500) == (3501, 5000)
     assert await kept(0.0, 10) == (0, 5000)  # numbers are not given again
+    store.close()
+
+
+async def test_who_gives_up_on_a_long_reading_harms_nobody(tmp_path: Path) -> None:
+    """The thread that reads closes its connection itself, whoever waits for it or does not."""
+    fill(tmp_path / "clusterdep.db", 3000)
+    store = Store(tmp_path / "clusterdep.db")
+    endings = []
+
+    def long(reader: Reader) -> None:
+        for _ in range(60):
+            assert reader.check() == []
+        endings.append("whole")
+
+    for _ in range(5):
+        task = asyncio.create_task(store.read(long))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    for _ in range(600):
+        if len(endings) == 5:
+            break
+        await asyncio.sleep(0.1)
+    assert endings == ["whole"] * 5
+    with store.transaction():
+        store.run("prune_events", (1,))
     store.close()
