@@ -31,6 +31,8 @@ _FIELDS = (
     ("machine-arch", "pins the architecture, as uname -m says"),
     ("distdir", "where distfiles are"),
     ("policy", "when an artifact is current: inputs, version, or exists"),
+    ("follow", "how changes of the tree are seen: git, cvs, hg, files, or none"),
+    ("scans", "where its scans run: helper (clusterdep scan brings them), or hosts"),
     ("resolver", "which of several packages that match is chosen: pbulk, or prefer-buildable"),
     ("toolchain", "id of compiler and base system; another id makes everything stale"),
 )
@@ -54,6 +56,17 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     put.add_argument("name", metavar="PROFILE")
     for field, text in _FIELDS:
         put.add_argument(f"--{field}", default="", help=text)
+    put.add_argument(
+        "--follow-seconds", type=float, default=0.0, help="how often the tree is looked at"
+    )
+    put.add_argument(
+        "--overlay",
+        metavar="AT=DIR[:FOLLOW]",
+        action="append",
+        default=[],
+        type=_overlay,
+        help="another tree, laid over it at that name in its top directory; all of them each time",
+    )
     select = add(commands, "select", _select, "set what is wanted of a profile")
     select.add_argument("profile", metavar="PROFILE")
     select.add_argument(
@@ -83,6 +96,15 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     restore.add_argument("file", metavar="FILE")
     restore.set_defaults(run=_db_restore)
+
+
+def _overlay(text: str) -> pb.Overlay:
+    """AT=DIR, AT=DIR:FOLLOW, or AT alone: what is there already."""
+    at, _, tree = text.partition("=")
+    directory, colon, follow = tree.rpartition(":")
+    if not colon or follow not in ("none", "git", "cvs", "hg", "files"):
+        directory, follow = tree, ""
+    return pb.Overlay(at=at, tree=str(Path(directory).absolute()) if tree else "", follow=follow)
 
 
 def _add_steering(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -149,6 +171,8 @@ async def _profile_set(caller: Caller, args: argparse.Namespace) -> int:
         if fields[name]:
             fields[name] = str(Path(fields[name]).absolute())
     request = pb.PutProfileRequest(profile=pb.Profile(name=args.name, **fields))
+    request.profile.follow_seconds = args.follow_seconds
+    request.profile.overlays.extend(args.overlay)
     answer = await caller.admin.PutProfile(request, timeout=DEADLINE)
     if args.json:
         print_json(answer)

@@ -17,6 +17,7 @@ import grpc
 from clusterdep import (
     cli_admin,
     cli_auth,
+    cli_changed,
     cli_feed,
     cli_import,
     cli_query,
@@ -51,7 +52,8 @@ def add_commands(top: argparse.ArgumentParser, commands: Any) -> None:
     )
     serve.add_argument("--config", metavar="FILE", help="TOML; working defaults without it")
     serve.set_defaults(run=_serve)
-    for module in (cli_feed, cli_scan, cli_import, cli_query, cli_admin, cli_auth):
+    modules = (cli_feed, cli_scan, cli_changed, cli_import, cli_query, cli_admin, cli_auth)
+    for module in modules:
         module.add_commands(commands, common)
     for command in _leaves(commands):
         command.set_defaults(run=_guarded(command.get_default("run")))

@@ -233,6 +233,15 @@ def _print_summary(summary: pb.SummaryResponse) -> None:
         print_table([("  ", "selected", "needed", "all"), *rows], ("", "", "", ""))
     if summary.unwritable:
         print(f"  nothing can be recorded: {summary.unwritable}; it goes on when there is room")
+    if summary.outdated:
+        print(f"  {summary.outdated} pkgpaths are to be scanned again")
+    if summary.enumerate and profile.tree:
+        print(f"  the lists of packages are to be read: {summary.enumerate}")
+    for tree in summary.following:
+        if tree.error:
+            print(f"  it cannot be seen what changed: {tree.error}")
+        if tree.waiting:
+            print(f"  {tree.waiting} changed files that many read wait for more changes")
     for entry in summary.missing_selection:
         print(f"  selection: nothing is called {entry}")
     for failure in summary.failures:

@@ -48,13 +48,21 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "--tree", metavar="DIR", help="a copy of the profile's tree, to be scanned in its place"
     )
     scan.add_argument("--revision", default="", help="of the tree; default: what git says")
+    scan.add_argument(
+        "--outdated",
+        action="store_true",
+        help="only what has changed since its last scan, most needed first; see `changed`",
+    )
     scan.add_argument("--again", action="store_true", help="also what was scanned at this revision")
     scan.add_argument("-v", "--verbose", action="store_true", help="a line for each directory")
     scan.set_defaults(run=lambda args: ask(args, lambda caller: _scan(caller, args)))
 
 
 async def _scan(caller: Caller, args: argparse.Namespace) -> int:
-    profile = await _profile(caller, args.profile)
+    summary = await _summary(caller, args.profile)
+    profile = summary.profile
+    if args.outdated and args.names:
+        raise Fault(Kind.USAGE, "names and --outdated do not go together")
     prefix = Path(profile.prefix) if profile.prefix else None
     try:
         with Scanner(
@@ -65,8 +73,9 @@ async def _scan(caller: Caller, args: argparse.Namespace) -> int:
             time_limit=args.time_limit,
             seen_as=profile.tree,
         ) as scanner:
-            run = _Run(caller, args, scanner)
-            await run.all(args.revision or await asyncio.to_thread(_revision, scanner.tree, prefix))
+            revision = args.revision or await asyncio.to_thread(_revision, scanner.tree, prefix)
+            run = _Run(caller, args, scanner, revision, summary.now)
+            await (run.outdated(summary) if args.outdated else run.all())
     except ScannerError as error:
         raise Fault(_KINDS.get(error.status, Kind.DATA), str(error)) from error
     return os.EX_OK
@@ -75,16 +84,16 @@ async def _scan(caller: Caller, args: argparse.Namespace) -> int:
 _KINDS = {os.EX_NOINPUT: Kind.NO_INPUT, os.EX_UNAVAILABLE: Kind.UNAVAILABLE}
 
 
-async def _profile(caller: Caller, name: str) -> pb.Profile:
-    summary = await caller.query.Summary(pb.SummaryRequest(profile=name), timeout=DEADLINE)
-    profile: pb.Profile = summary.profile
-    if not profile.tree:
+async def _summary(caller: Caller, name: str) -> pb.SummaryResponse:
+    request = pb.SummaryRequest(profile=name)
+    summary: pb.SummaryResponse = await caller.query.Summary(request, timeout=DEADLINE)
+    if not summary.profile.tree:
         raise Fault(
             Kind.PRECONDITION,
             f"profile {name} names no tree",
             f"set it: clusterdep profile set {name} --tree DIRECTORY",
         )
-    return profile
+    return summary
 
 
 @dataclass(slots=True)
@@ -94,13 +103,28 @@ class _Run:
     caller: Caller
     args: argparse.Namespace
     scanner: Scanner
-    revision: str = ""
+    revision: str
+    began: float  # by the daemon's clock: what changes from now on is not in it
     found: list[ScanResult] = field(default_factory=list)
     since: float = 0.0
 
-    async def all(self, revision: str) -> None:
+    async def outdated(self, summary: pb.SummaryResponse) -> None:
+        """Scans what has changed since its last scan, most needed first."""
+        if summary.enumerate:
+            enumeration = await self.scanner.enumerate()
+            for problem in enumeration.problems:
+                print(f"clusterdep: {problem}", file=sys.stderr)
+            if not enumeration.problems:
+                await self._send(pb.PutEnd(enumeration=enumeration.pkgpaths))
+                # What is new in it was found after this scan began.
+                self.began = (await _summary(self.caller, self.args.profile)).now
+        request = pb.ListPkgpathsRequest(profile=self.args.profile, outdated=True)
+        listed = self.caller.query.ListPkgpaths(request, timeout=DEADLINE)
+        await self._each([pkgpath.path async for pkgpath in listed], follow=False)
+        await self._send(pb.PutEnd())
+
+    async def all(self) -> None:
         """Scans what is wanted and not known yet, and says when it is complete."""
-        self.revision = revision
         names = [name for name in self.args.names if _is_place(self.scanner.tree, name)]
         whole = len(names) < len(self.args.names) or not names
         enumeration = (
@@ -118,6 +142,9 @@ class _Run:
         # What follows from a directory is in its records, so those are scanned again.
         known = set() if follow or self.args.again else await self._known()
         wanted = [path for path in enumeration.pkgpaths if path not in known]
+        await self._each(wanted, follow)
+
+    async def _each(self, wanted: list[str], follow: bool) -> None:
         results = self.scanner.scan(wanted, follow=follow)
         async with contextlib.aclosing(results):
             async for result in results:
@@ -131,7 +158,7 @@ class _Run:
         return {
             pkgpath.path
             async for pkgpath in self.caller.query.ListPkgpaths(request, timeout=DEADLINE)
-            if pkgpath.revision == self.revision and not pkgpath.error
+            if pkgpath.revision == self.revision and not pkgpath.error and not pkgpath.outdated
         }
 
     async def _take(self, result: ScanResult) -> None:
@@ -149,7 +176,10 @@ class _Run:
 
     async def _send(self, end: pb.PutEnd) -> None:
         header = pb.PutHeader(
-            profile=self.args.profile, mode=pb.PutHeader.MODE_MERGE, revision=self.revision
+            profile=self.args.profile,
+            mode=pb.PutHeader.MODE_MERGE,
+            revision=self.revision,
+            began=self.began,
         )
         answer = await put(self.caller, header, _parts(self.found), end)
         say_refusals(answer)

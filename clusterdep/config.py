@@ -27,6 +27,8 @@ class ProfileSettings:
     policy: str = ""
     resolver: str = ""
     toolchain: str = ""
+    follow: str = ""
+    scans: str = ""
     selection: tuple[str, ...] = ()
 
 
@@ -46,6 +48,8 @@ class Settings:
     renew_seconds: float = 30.0
     event_days: float = 14.0
     event_count: int = 1_000_000
+    hot_readers: int = 500  # see follow.Rules
+    settle_seconds: float = 300.0
     attempt_days: float = 400.0
     attempt_count: int = 10  # of each package that are kept however old
     artifact_records: str = "all"  # or "newest": records of replaced artifacts are forgotten
@@ -89,6 +93,8 @@ KEYS: dict[str, file.Check] = {
     "renew_seconds": file.positive,
     "event_days": file.positive,
     "event_count": file.positive_count,
+    "hot_readers": file.positive_count,
+    "settle_seconds": file.positive,
     "attempt_days": file.positive,
     "attempt_count": file.positive_count,
     "artifact_records": file.one_of(("all", "newest")),

@@ -10,6 +10,16 @@ from clusterdep.core.schedule import Platform
 
 
 @dataclass(frozen=True, slots=True)
+class Overlay:
+    """A tree that is laid over the tree of a profile."""
+
+    at: str  # its name in the top directory
+    tree: str  # empty: what is there
+    follow: str  # empty: as the profile
+    followed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """A row of the table profile, and its selection."""
 
@@ -36,6 +46,7 @@ class Profile:
     complete: bool
     unsettled: bool  # a delivery was not written to its end
     selection: tuple[str, ...]
+    overlays: tuple[Overlay, ...] = ()
 
     @property
     def platform(self) -> Platform:

@@ -24,15 +24,26 @@ class FileIndex:
         self._paths: Paths | None = None
         self._readers: dict[int, Readers] = {}  # by profile
         self._whole: dict[int, asyncio.Task[None]] = {}
+        self._loading = asyncio.Lock()
 
     @property
     def paths(self) -> Paths:
-        """All paths; loaded when first asked for (25,000 of them take 50 ms)."""
-        if self._paths is None:
-            self._paths = Paths(
-                ((row["id"], row["path"]) for row in self._store.rows("files")),
-                ((row["id"], row["files"]) for row in self._store.rows("file_sets")),
-            )
+        """All paths; `load` them before."""
+        assert self._paths is not None
+        return self._paths
+
+    async def load(self) -> Paths:
+        """All paths; taken up in slices when first asked for."""
+        async with self._loading:
+            if self._paths is None:
+                paths, rows = Paths(), self._store.rows
+                for read in ("files", "file_sets"):
+                    last = 0
+                    while found := [tuple(row) for row in rows(read, (last, SLICE))]:
+                        paths.know(**{"paths" if read == "files" else "sets": found})
+                        last = found[-1][0]
+                        await asyncio.sleep(0)
+                self._paths = paths
         return self._paths
 
     def write(self) -> None:
@@ -85,10 +96,11 @@ class FileIndex:
 
     async def readers(self, profile: int) -> Readers:
         """Who reads what in a profile; taken up in slices when first asked for."""
+        paths = await self.load()
         task = self._whole.get(profile)
         if task is None or (task.done() and (task.cancelled() or task.exception())):
             # `take` keeps up what is there already, in whatever order it comes.
-            self._readers[profile] = Readers(self.paths)
+            self._readers[profile] = Readers(paths)
             task = self._whole[profile] = asyncio.create_task(self._take_up(profile))
         await asyncio.shield(task)
         return self._readers[profile]

@@ -23,7 +23,7 @@ from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.catalog import Catalog
 from clusterdep.core.leases import Lease, Leases
-from clusterdep.facts import Profile
+from clusterdep.facts import Overlay, Profile
 from clusterdep.file_index import FileIndex
 from clusterdep.store.database import Reader, Row, Store
 
@@ -60,8 +60,21 @@ def check_profile(profile: pb.Profile) -> None:
         value = getattr(profile, field)
         if value and value not in choices:
             wrong.append(f"{field} '{value}' is none of {', '.join(choices)}")
+    if profile.follow_seconds < 0:
+        wrong.append(f"follow_seconds {profile.follow_seconds} is less than 0")
+    wrong += [text for overlay in profile.overlays for text in _overlay_faults(overlay)]
     if wrong:
         raise Fault(Kind.DATA, f"the profile can not be used: {'; '.join(wrong)}")
+
+
+def _overlay_faults(overlay: pb.Overlay) -> Iterator[str]:
+    if not _NAME.fullmatch(overlay.at):
+        yield f"overlay '{overlay.at}' is not the name of a directory"
+    if overlay.tree and (not Path(overlay.tree).is_absolute() or "\n" in overlay.tree):
+        yield f"the tree '{overlay.tree}' of overlay {overlay.at} is not an absolute path"
+    if overlay.follow and overlay.follow not in _CHOICES["follow"]:
+        choices = ", ".join(_CHOICES["follow"])
+        yield f"follow '{overlay.follow}' of overlay {overlay.at} is none of {choices}"
 
 
 def lease_of(row: Row, attempt: str, profile: str) -> Lease:
@@ -172,8 +185,11 @@ class Ledger:
 
     def _profile(self, row: Row) -> Profile:
         selection = tuple(r["entry"] for r in self.store.rows("selection", (row["id"],)))
-        names = [f.name for f in fields(Profile) if f.name != "selection"]
-        return Profile(**{name: row[name] for name in names}, selection=selection)
+        overlays = tuple(Overlay(*r) for r in self.store.rows("overlays", (row["id"],)))
+        names = [f.name for f in fields(Profile) if f.name not in ("selection", "overlays")]
+        return Profile(
+            **{name: row[name] for name in names}, selection=selection, overlays=overlays
+        )
 
     def _load_leases(self) -> None:
         now = self.clock()
@@ -202,13 +218,16 @@ class Ledger:
             field.name: getattr(wanted, field.name)
             for field in fields(Profile)
             if field.name in wanted.DESCRIPTOR.fields_by_name
-            and isinstance(getattr(wanted, field.name), str)
+            and isinstance(getattr(wanted, field.name), str | float)
             and getattr(wanted, field.name)
         }
         with self.transaction():
             profile_id = self.store.utils.table("profile").insert(row).last_pk
             self.store.run_many(
                 "select_add", [(profile_id, at, e) for at, e in enumerate(wanted.selection)]
+            )
+            self.store.run_many(
+                "put_overlay", [(profile_id, o.at, o.tree, o.follow) for o in wanted.overlays]
             )
             self.event(wanted.name, "profile", wanted.name, "made")
         catalog = Catalog(self.stored_profile(wanted.name), self.leases)

@@ -6,6 +6,7 @@ from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.catalog import Catalog, selection
 from clusterdep.core.graph import State
+from clusterdep.facts import Profile
 from clusterdep.feed import Feed
 from clusterdep.ledger import Ledger, check_profile
 from clusterdep.render import profile_message
@@ -49,18 +50,32 @@ class Orders:
         changed = {c: v for c, v in fields.items() if v != getattr(catalog.profile, c)}
         entries = tuple(wanted.selection)
         reselected = bool(entries) and entries != catalog.profile.selection
-        if changed or reselected:
+        laid = list(profile_message(catalog.profile).overlays)
+        relaid = bool(wanted.overlays) and list(wanted.overlays) != laid
+        if changed or reselected or relaid:
             with self.ledger.transaction():
                 if changed:
                     self.ledger.store.utils.table("profile").update(catalog.profile.id, changed)
                 if reselected:
                     self._write_selection(catalog.profile.id, entries)
+                if relaid:
+                    self._write_overlays(catalog.profile, wanted)
                 self.ledger.event(wanted.name, "profile", wanted.name, "changed", **changed)
             profile = self.ledger.stored_profile(wanted.name)
             await self.ledger.work_off(catalog, catalog.reconsider(profile))
             if "resolver" in changed:
                 await self._feed.reconcile(wanted.name)
         return profile_message(catalog.profile)
+
+    def _write_overlays(self, profile: Profile, wanted: pb.Profile) -> None:
+        """Those that stay keep the revision up to which they were followed."""
+        store = self.ledger.store
+        names = {overlay.at for overlay in wanted.overlays}
+        for overlay in profile.overlays:
+            if overlay.at not in names:
+                store.run("drop_overlay", (profile.id, overlay.at))
+        rows = [(profile.id, o.at, o.tree, o.follow) for o in wanted.overlays]
+        store.run_many("put_overlay", rows)
 
     def _write_selection(self, profile_id: int, entries: tuple[str, ...]) -> None:
         store = self.ledger.store

@@ -11,7 +11,9 @@ from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.catalog import Catalog
 from clusterdep.core.graph import DEAD, State
 from clusterdep.core.status import Evidence, Status, explain
+from clusterdep.follow import Follow
 from clusterdep.ledger import Ledger
+from clusterdep.outdated import most_needed_first
 from clusterdep.render import (
     STATUSES,
     collision_messages,
@@ -43,9 +45,10 @@ _PROFILES_OF_BLAME = {
 class Questions:
     """Reads the ledger; changes nothing."""
 
-    def __init__(self, ledger: Ledger, work: Work) -> None:
+    def __init__(self, ledger: Ledger, work: Work, follow: Follow) -> None:
         self.ledger = ledger
         self._work = work
+        self._follow = follow
 
     def profiles(self) -> list[pb.Profile]:
         """All profiles by name."""
@@ -78,6 +81,9 @@ class Questions:
             last_event=self.last_event(),
             missing_selection=catalog.missing_selection,
             unwritable=self.ledger.store.stopped,
+            now=self.ledger.clock(),
+            following=self._follow.standing(catalog.profile.name),
+            enumerate=scans.lists(catalog)["lists_outdated_why"],
         )
         for status in Status:
             if every[status]:
@@ -105,16 +111,25 @@ class Questions:
         row = self.ledger.store.row("event_bounds")
         return int(row[1]) if row else 0
 
-    def pkgpaths(self, name: str) -> Iterator[pb.Pkgpath]:
-        """Directories in scan order, and how their last scans went."""
+    def pkgpaths(self, name: str, only_outdated: bool = False) -> Iterator[pb.Pkgpath]:
+        """Directories in scan order, and how their last scans went.
+
+        Or only those that are to be scanned again, most needed first.
+        """
         catalog = self.ledger.catalog(name)
-        for place in sorted(catalog.paths.values(), key=lambda place: place.position):
+        places = sorted(catalog.paths.values(), key=lambda place: place.position)
+        if only_outdated:
+            wanted = [place for place in places if place.outdated_at is not None]
+            places = most_needed_first(catalog, wanted)
+        for place in places:
             yield pb.Pkgpath(
                 path=place.path,
                 revision=place.revision,
                 scanned=place.scanned_at,
                 seconds=place.seconds,
                 error=place.error,
+                outdated=place.outdated_why,
+                outdated_since=place.outdated_at or 0.0,
             )
 
     def package(self, request: pb.PackageRequest) -> pb.PackageDetail:

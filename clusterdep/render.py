@@ -38,6 +38,7 @@ def profile_message(profile: Profile) -> pb.Profile:
         follow=profile.follow,
         follow_seconds=profile.follow_seconds,
         followed=profile.followed,
+        overlays=[pb.Overlay(at=o.at, tree=o.tree, follow=o.follow) for o in profile.overlays],
         scans=profile.scans,
     )
 

@@ -12,6 +12,7 @@ from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.api.v1 import clusterdep_pb2_grpc as rpc
 from clusterdep.feed import Feed
+from clusterdep.follow import Follow
 from clusterdep.forgetting import Forgetting
 from clusterdep.keyring import Keyring
 from clusterdep.lists import Lists
@@ -30,8 +31,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class FeedService(rpc.FeedServicer):
     """What the tree contains."""
 
-    def __init__(self, feed: Feed, takeover: TakeOver, orders: Orders) -> None:
+    def __init__(self, feed: Feed, takeover: TakeOver, follow: Follow, orders: Orders) -> None:
         self._feed = feed
+        self._follow = follow
         self._takeover = takeover
         self._orders = orders
 
@@ -44,6 +46,11 @@ class FeedService(rpc.FeedServicer):
         self, request_iterator: AsyncIterator[pb.TakeOverRequest], context: Context
     ) -> pb.TakeOverResponse:
         return await self._takeover.take(request_iterator)
+
+    async def TreeChanged(
+        self, request: pb.TreeChangedRequest, context: Context
+    ) -> pb.TreeChangedResponse:
+        return await self._follow.tree_changed(request)
 
     async def DeclareArtifacts(
         self, request: pb.DeclareArtifactsRequest, context: Context
@@ -95,7 +102,7 @@ class QueryService(rpc.QueryServicer):
     async def ListPkgpaths(
         self, request: pb.ListPkgpathsRequest, context: Context
     ) -> AsyncIterator[pb.Pkgpath]:
-        for pkgpath in self._questions.pkgpaths(request.profile):
+        for pkgpath in self._questions.pkgpaths(request.profile, request.outdated):
             yield pkgpath
 
     async def ListOpenJobs(

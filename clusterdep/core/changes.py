@@ -100,7 +100,7 @@ def effect(changes: Mapping[str, Kind], known: Known) -> Effect:
         own = known.ids.get(_pkgpath(path))
         if own is not None:
             lead((own,), f"{kind.value} in its directory:", path)
-        if kind is not Kind.GONE and not known.readers.read(path):
+        if kind is Kind.NEW and not known.readers.read(path):
             lead(_would_read(path, known), "would read the new", path)
         lead(_asks(path, known), "asks for options of", path)
         lead(_failed(path, known), "failed, and may read", path)

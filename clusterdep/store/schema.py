@@ -224,6 +224,16 @@ CREATE TABLE overlay (
     PRIMARY KEY (profile_id, at)
 ) STRICT, WITHOUT ROWID;
 
+-- Changed files that many pkgpaths read: these are marked when no more change for a while.
+CREATE TABLE waiting_file (
+    profile_id INTEGER NOT NULL REFERENCES profile (id) ON DELETE CASCADE,
+    path TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    first_at REAL NOT NULL,
+    last_at REAL NOT NULL,
+    PRIMARY KEY (profile_id, path)
+) STRICT, WITHOUT ROWID;
+
 -- A pkgpath that is to be scanned (again); scanned_at is 0 before the first scan.
 ALTER TABLE pkgpath ADD COLUMN outdated_at REAL;
 ALTER TABLE pkgpath ADD COLUMN outdated_why TEXT NOT NULL DEFAULT '';

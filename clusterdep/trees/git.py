@@ -50,10 +50,11 @@ class Git:
         if before is None:
             return Seen(listing, {})
         changes, remarks, everything = self._committed(before, listing, head)
-        for path, kind in differences(before.dirty, dirty).items():
-            # Clean again, or no more: either way it is not what it was.
-            there = path in dirty or path in listing.marks
-            changes[path] = kind if path in dirty or not there else Kind.CHANGED
+        for path in differences(before.dirty, dirty):
+            if not os.path.lexists(self.top / path):
+                changes[path] = Kind.GONE
+            else:
+                changes[path] = Kind.CHANGED if path in listing.marks else Kind.NEW
         wanted = {p: kind for p, kind in changes.items() if self._wanted(p)}
         return Seen(listing, wanted, remarks, everything)
 

@@ -43,7 +43,8 @@ def known(
         if value:
             readers.put(number, pack([paths.reads(pkgpath, value.encode())]))
     texts = TEXT | {name.replace("__", "/"): value for name, value in text.items()}
-    return Known(ids, failed or {}, readers, lambda path: texts.get(path, ""))
+    names = {number: pkgpath for pkgpath, number in ids.items()}
+    return Known(ids, failed or {}, readers, lambda path: texts.get(path, ""), names)
 
 
 def one(path: str, kind: Kind = Kind.CHANGED, where: Known | None = None) -> Effect:
