@@ -227,6 +227,16 @@ async def test_what_is_gone_is_built_again_by_every_policy(dep: Daemon, policy: 
     assert await dep.statuses() == ALL_BUILT
 
 
+async def test_an_ordered_rebuild_is_the_reason(dep: Daemon) -> None:
+    await dep.load(*CHAIN)
+    await build_all(dep)
+    await dep.caller.admin.Rebuild(pb.RebuildRequest(profile="p", packages=["libb"]))
+    (why,) = await stale(dep, "libb")
+    assert "order" in why
+    assert list(await build_all(dep)) == ["libb-1.0"]
+    assert await stale(dep, "libb") == []
+
+
 async def test_a_dispatcher_does_not_miss_what_another_keeps(dep: Daemon) -> None:
     await dep.load(*CHAIN[:1])
     results = await build_all(dep, dispatcher="one")
