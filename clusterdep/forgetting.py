@@ -18,7 +18,7 @@ from clusterdep.ledger import Ledger
 from clusterdep.store.database import Reader, Row
 
 #: Rows that are deleted at a time.
-STEP = 200
+STEP = 50
 DAY = 86400.0
 #: Attempts of each package that are kept however old: what counts against it is in them.
 KEPT = 3

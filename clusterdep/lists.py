@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
@@ -22,6 +22,7 @@ PAGE = 500
 USUAL = 100
 #: Of so many packages a fraction, it is cheaper to walk all of them in scan order than to sort.
 _FEW = 8
+_Messages = Callable[[Catalog, Iterable[int]], list[pb.Package]]
 
 
 class Lists:
@@ -39,7 +40,7 @@ class Lists:
             ready = list(catalog.ready)[:left]
             if left is not None:
                 left -= len(ready)
-            yield from _pages(catalog, ready, package_message)
+            yield from _pages(catalog, ready, whole_messages)
 
     def packages(self, request: pb.ListPackagesRequest) -> Iterator[pb.Packages]:
         """Packages of a profile in scan order."""
@@ -56,7 +57,7 @@ class Lists:
             if (among is None or among(package))
             and (not wanted or STATUSES[catalog.status(package)] in wanted)
         ]
-        return _pages(catalog, chosen, package_message)
+        return _pages(catalog, chosen, whole_messages)
 
     def requires(self, request: pb.PackageRequest) -> Iterator[pb.Requirements]:
         """What a package requires; transitively, each package once and without a pattern."""
@@ -75,12 +76,12 @@ class Lists:
             found = catalog.graph.dependent_closure((package,)) - {package}
         else:
             found = set(catalog.graph.dependents[package])
-        return _pages(catalog, in_order(catalog, found), brief_message)
+        return _pages(catalog, in_order(catalog, found), brief_messages)
 
     def breaks(self, request: pb.PackageRequest) -> Iterator[pb.Packages]:
         """What can not be built as long as a package is not, in scan order."""
         catalog, package = self._questions.find(request)
-        return _pages(catalog, in_order(catalog, broken_by(catalog, package)), brief_message)
+        return _pages(catalog, in_order(catalog, broken_by(catalog, package)), brief_messages)
 
     async def search(self, request: pb.SearchRequest) -> AsyncIterator[pb.Packages]:
         """Packages by words or a pattern, best first. Raises Fault for what can not be read."""
@@ -104,22 +105,34 @@ class Lists:
         except PatternError as error:
             raise Fault(Kind.DATA, str(error)) from error
         there = [catalog.index[number] for number in found if number in catalog.index]
-        for page in _pages(catalog, there, brief_message):
+        for page in _pages(catalog, there, brief_messages):
             yield page
 
 
-def brief_message(catalog: Catalog, package: int) -> pb.Package:
-    """A package without the reason for its status, and what else takes long to say."""
-    entry = catalog.entries[package]
-    return pb.Package(
-        profile=catalog.profile.name,
-        pkgpath=entry.place.path,
-        variant=entry.variant,
-        pkgname=entry.pkgname,
-        status=STATUSES[catalog.status(package)],
-        selected=package in catalog.selected,
-        needed=package in catalog.needed,
-    )
+def brief_messages(catalog: Catalog, packages: Iterable[int]) -> list[pb.Package]:
+    """Packages without the reasons for their status, and what else takes long to say."""
+    profile, entries, status = catalog.profile.name, catalog.entries, catalog.status
+    selected, needed, message = catalog.selected, catalog.needed, pb.Package
+    found = []
+    for package in packages:
+        entry = entries[package]
+        found.append(
+            message(
+                profile=profile,
+                pkgpath=entry.place.path,
+                variant=entry.variant,
+                pkgname=entry.pkgname,
+                status=STATUSES[status(package)],
+                selected=package in selected,
+                needed=package in needed,
+            )
+        )
+    return found
+
+
+def whole_messages(catalog: Catalog, packages: Iterable[int]) -> list[pb.Package]:
+    """Packages with the reasons for their status."""
+    return [package_message(catalog, package) for package in packages]
 
 
 def broken_by(catalog: Catalog, package: int) -> set[int]:
@@ -164,8 +177,6 @@ def _standing(catalog: Catalog, packages: Sequence[int]) -> Iterator[list[int]]:
         yield [catalog.index[number] for number in ids[at : at + PAGE] if number in catalog.index]
 
 
-def _pages(
-    catalog: Catalog, packages: Sequence[int], message: Callable[[Catalog, int], pb.Package]
-) -> Iterator[pb.Packages]:
+def _pages(catalog: Catalog, packages: Sequence[int], messages: _Messages) -> Iterator[pb.Packages]:
     for part in _standing(catalog, packages):
-        yield pb.Packages(packages=[message(catalog, package) for package in part])
+        yield pb.Packages(packages=messages(catalog, part))

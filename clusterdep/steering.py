@@ -91,8 +91,8 @@ class Steering:
             paths = list(dict.fromkeys(p for n in request.names for p in _paths(catalog, n)))
         else:
             paths = list(catalog.paths)
-        for at in range(0, len(paths), STEP * 10):
-            part = {path: "by order" for path in paths[at : at + STEP * 10]}
+        for at in range(0, len(paths), STEP):
+            part = dict.fromkeys(paths[at : at + STEP], "by order")
             self.ledger.mark_outdated(catalog.profile.name, part)
             await asyncio.sleep(0)
         return len(paths)
