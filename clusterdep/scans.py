@@ -384,7 +384,7 @@ class Scans:
         """A delivery was written: the lists may be known now, and the profile complete."""
         catalog = self.ledger.catalog(name)
         self.line.delivered(catalog)
-        if delivery.end is not None and delivery.end.enumeration:
+        if delivery.end is not None and (delivery.end.enumeration or delivery.replaces):
             outdated = self.lists(catalog)["lists_outdated_at"]
             if outdated is not None and outdated <= delivery.began:
                 self._lists_done(catalog, "")

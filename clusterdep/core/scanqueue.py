@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 #: What a scan is thought to take before any was seen, seconds.
 UNKNOWN = 0.5
 #: Work in one lease, seconds: as much as makes the start of a job cheap, and at least.
-BATCH, LEAST = 25.0, 2.0
+BATCH, LEAST = 25.0, 4.0
 #: How many times the slots would have to come back for what is left.
 ROUNDS = 2.0
 #: Most pkgpaths in one lease.

@@ -385,13 +385,20 @@ async def test_what_is_most_needed_is_scanned_first(dep: Daemon) -> None:
     await dep.start()
     await dep.caller.admin.Select(pb.SelectRequest(profile="p", selection=["user-[0-9]*"]))
     [grant] = (await exchange(dep, hosts=[host(free=2, slots=2)])).scans
-    assert list(grant.pkgpaths) == ["cat/hub", "cat/user"]  # about two seconds each
+    assert list(grant.pkgpaths)[:2] == ["cat/hub", "cat/user"]
 
 
 async def test_a_profile_that_is_scanned_by_the_helper_has_no_scans(dep: Daemon) -> None:
     await profile(dep, scans="helper")
     assert not (await exchange(dep)).scans
     assert (await summary(dep)).outdated == 0
+
+
+async def test_what_was_loaded_whole_needs_no_lists(dep: Daemon) -> None:
+    await profile(dep)
+    await dep.load(record("a-1.0"), profile="p")
+    assert not (await exchange(dep)).scans
+    assert (await summary(dep)).enumerate == ""
 
 
 async def test_nonsense_is_refused(dep: Daemon) -> None:
