@@ -16,9 +16,9 @@ from typing import Any
 
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
-from clusterdep.facts import key_line
 from clusterdep.cli_call import DEADLINE, Caller, ask
 from clusterdep.cli_feed import put, say_refusals
+from clusterdep.facts import key_line
 from clusterdep.scanner import Enumeration, Scanner, ScannerError, ScanResult
 
 #: Results are sent when there are so many, or when the oldest has waited so long (seconds).

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
-from clusterdep.catalog import Catalog, selection
+from clusterdep.catalog import selection
 from clusterdep.core.graph import State
 from clusterdep.facts import Profile
 from clusterdep.feed import Feed

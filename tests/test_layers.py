@@ -18,7 +18,7 @@ IMPURE = {
 }  # fmt: skip
 #: One technology each; only the daemon, the command line and `run` put them together.
 ADAPTERS = {
-    "clusterdep": {"store", "service", "metrics", "scanner", "scanfile"},
+    "clusterdep": {"store", "service", "metrics", "scanner", "scanfile", "trees"},
     "clusterbuild": {"engines", "service", "metrics", "repository"},
 }
 
