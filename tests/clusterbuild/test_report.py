@@ -166,7 +166,7 @@ class FakeQuery:
     async def ListPackages(self, request, timeout):
         assert request.needed
         for package in self.packages:
-            yield package
+            yield pb.Packages(packages=[package])
 
     async def History(self, request, timeout):
         for attempt in self.attempts:
@@ -176,7 +176,7 @@ class FakeQuery:
     async def RequiredBy(self, request, timeout):
         assert request.transitive
         for package in self.dependents:
-            yield package
+            yield pb.Packages(packages=[package])
 
 
 def package(name, status, **fields):
