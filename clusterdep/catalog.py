@@ -62,6 +62,8 @@ class Catalog:
         #: What nothing matches, for packages that ask for such.
         self.problems: dict[int, str] = {}
         self.held: set[int] = set()
+        #: Stored requirements (ids) of what has no record: the file was damaged.
+        self.strays: list[tuple[int, int]] = []
         #: While a large change is worked off, in steps, nothing is granted.
         self.settling = False
         #: Where pbulk would have chosen another requirement: ids of package, requirement
@@ -95,8 +97,12 @@ class Catalog:
         requires: dict[int, list[int]] = {entry.id: [] for entry in change.records}
         # What is stored of an unsettled profile is not to be trusted, see Feed.recover.
         for package_id, required_id in store.rows("requirement_ids", (profile.id,)):
-            if not profile.unsettled:
+            if profile.unsettled:
+                continue
+            if required_id in requires:
                 requires[package_id].append(required_id)
+            else:
+                catalog.strays.append((package_id, required_id))
         problems: dict[int, dict[str, None]] = {}
         for row in store.rows("unresolved", (profile.id,)):
             problems.setdefault(row["package_id"], {})[row["problem"]] = None

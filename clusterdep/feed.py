@@ -163,9 +163,9 @@ class Feed:
                 resolver,
                 resolve.Rule(catalog.profile.resolver),
                 ids,
-                standing,
-                catalog.paths,
-                order,
+                standing=standing,
+                paths=catalog.paths,
+                order=order,
             )
             change = await self._write(
                 Writing(self.ledger, catalog, delivery, plan, made, returning, word)
@@ -219,8 +219,9 @@ class Feed:
     async def recover(self) -> None:
         """Ends what an earlier daemon left unsettled. To be called before anything is served."""
         for name, catalog in list(self.ledger.catalogs.items()):
-            if catalog.profile.unsettled:
-                log.warning("profile %s: a delivery was cut short; resolving anew", name)
+            if catalog.profile.unsettled or catalog.strays:
+                why = "requirements are damaged" if catalog.strays else "a delivery was cut short"
+                log.warning("profile %s: %s; resolving anew", name, why)
                 await self.reconcile(name)
 
     async def _identities(

@@ -98,6 +98,8 @@ def differences(memory: Catalog, stored: Catalog) -> Iterator[str]:
 
     An empty text means that there was nothing, and is a place to pause.
     """
+    for package_id, required_id in stored.strays:
+        yield f"a requirement of package {package_id} names package {required_id}: it has no record"
     for package_id in memory.index.keys() ^ stored.index.keys():
         where = "memory" if package_id in memory.index else "the database"
         yield f"package {package_id} is in {where} only"
@@ -109,6 +111,9 @@ def differences(memory: Catalog, stored: Catalog) -> Iterator[str]:
         entry, other = memory.entries[ours], stored.entries[theirs]
         if entry != other:
             yield f"{entry.pkgname}: its record differs"
+        needs = [memory.entries[p].id for p in memory.graph.requires[ours]]
+        if needs != [stored.entries[p].id for p in stored.graph.requires[theirs]]:
+            yield f"{entry.pkgname} has other requirements in memory"
         state, derived = memory.graph.state[ours], stored.graph.state[theirs]
         if state is not derived:
             yield (

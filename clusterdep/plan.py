@@ -67,6 +67,7 @@ def make_plan(
     resolver: resolve.Resolver | None,
     rule: resolve.Rule,
     ids: Mapping[Identity, int],
+    *,
     standing: Mapping[int, tuple[Entry, bytes]],
     paths: Mapping[str, Pkgpath],
     order: Mapping[int, tuple[int, int]],

@@ -421,15 +421,13 @@ DELETE FROM package WHERE id IN (
     SELECT id FROM package WHERE profile_id = ?
         AND NOT EXISTS (SELECT 1 FROM record WHERE package_id = package.id)
         AND NOT EXISTS (SELECT 1 FROM lease WHERE package_id = package.id)
-        AND NOT EXISTS (SELECT 1 FROM requirement WHERE required_id = package.id)
     LIMIT ?
 );
 
 -- count_gone: How many of those there are.
 SELECT count(*) FROM package WHERE profile_id = ?
     AND NOT EXISTS (SELECT 1 FROM record WHERE package_id = package.id)
-    AND NOT EXISTS (SELECT 1 FROM lease WHERE package_id = package.id)
-    AND NOT EXISTS (SELECT 1 FROM requirement WHERE required_id = package.id);
+    AND NOT EXISTS (SELECT 1 FROM lease WHERE package_id = package.id);
 
 -- old_attempts: Attempts that ended before a time, but for the newest of each package.
 SELECT id, package_id, log FROM (
