@@ -134,6 +134,8 @@ def differences(memory: Catalog, stored: Catalog) -> Iterator[str]:
 
 #: How long the event loop is held at a time, seconds.
 STEP = 0.02
+#: Packages that are recounted at a time: some milliseconds.
+RECOUNTED = 1000
 #: So many pkgpaths are named in events when they are outdated; more are counted.
 MOST_NAMED = 20
 
@@ -344,8 +346,11 @@ class Ledger:
     def compare(self, stored: Mapping[str, Catalog]) -> Iterator[str]:
         """What differs between memory, a recount, and `stored`; an empty text to pause at."""
         for name, catalog in list(self.catalogs.items()):
-            for text in catalog.graph.recount():
-                yield f"profile {name}: {text}"
+            for first in range(0, len(catalog.graph.requires), RECOUNTED):
+                end = min(first + RECOUNTED, len(catalog.graph.requires))
+                for text in catalog.graph.recount(range(first, end)):
+                    yield f"profile {name}: {text}"
+                yield ""
             if name in stored:
                 for text in differences(catalog, stored[name]):
                     yield f"profile {name}: {text}" if text else ""

@@ -287,10 +287,11 @@ class Graph:
                 queue.append(other)
         return [package]
 
-    def recount(self) -> list[str]:
-        """What differs between the counters and a recount; empty if nothing does."""
+    def recount(self, packages: Iterable[int] | None = None) -> list[str]:
+        """What differs between counters and a recount, of all or some; empty if nothing does."""
         findings = []
-        for package, needed in enumerate(self.requires):
+        for package in range(len(self.requires)) if packages is None else packages:
+            needed = self.requires[package]
             unbuilt = sum(self.state[other] is not State.BUILT for other in needed)
             dead = sum(self.state[other] in DEAD for other in needed)
             if unbuilt != self._unbuilt[package]:
