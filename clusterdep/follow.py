@@ -261,11 +261,19 @@ def _told(catalog: Catalog, files: Iterable[str]) -> Changes:
     found: Changes = {}
     for file in files:
         path = real_path(catalog.profile, file)
-        there = place_of(catalog.profile, path).exists()
+        there = _exists(place_of(catalog.profile, path))
         # A makefile may be new: then somebody would read it who has not.
         kind = core.Kind.NEW if path.endswith(".mk") else core.Kind.CHANGED
         found[path] = kind if there else core.Kind.GONE
     return found
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is a file; a name that no file can have names none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _text(catalog: Catalog, path: str) -> str:
