@@ -99,19 +99,24 @@ class Delivery:
             found.listing = origins.pack(inputs.write_listing(files))
         if scan.error:
             return
-        before = self.refused_count
         splitter = scanindex.Splitter()
-        self._records([*splitter.feed(scan.records), *splitter.finish()], pkgpath)
-        if self.refused_count > before and not found.records:
-            found.error = f"what make printed was refused: {self.refused[-1].why}"
+        unreadable = self._records([*splitter.feed(scan.records), *splitter.finish()], pkgpath)
+        if unreadable:
+            # A record that is left out would be missed by its dependents, and nobody could say why.
+            found.error = f"make pbulk-index: {unreadable}"
+            found.records.clear()
+            found.reads.clear()
 
     def _records(
         self, texts: Iterable[scanindex.Text | scanindex.Refusal], pkgpath: bytes | None
-    ) -> None:
+    ) -> str:
+        """Takes records in; why the first that can not be read can not."""
+        unreadable = ""
         for text in texts:
             record = text if isinstance(text, scanindex.Refusal) else scanindex.read(text, pkgpath)
             if isinstance(record, scanindex.Refusal):
                 self._refuse(record.where, record.why)
+                unreadable = unreadable or str(record)
                 continue
             path, variant = record.pkgpath.decode(), b" ".join(record.variant).decode()
             scan = self.scans.setdefault(path, Scan())
@@ -122,6 +127,7 @@ class Delivery:
                 continue
             scan.records[variant] = self._stage(record, len(scan.records))
             scan.reads.append(self.paths.reads(path, record.scan_depends, self.tree))
+        return unreadable
 
     def _stage(self, record: scanindex.Record, number: int) -> Staged:
         text = record.brief

@@ -138,6 +138,18 @@ async def test_a_failed_scan_is_an_answer(dep: Daemon) -> None:
     assert (found.outdated, found.scan_failures, found.profile.complete) == (0, 2, True)
 
 
+async def test_of_a_scan_all_is_taken_or_nothing(dep: Daemon) -> None:
+    await profile(dep)
+    await lists(dep, ["cat/a"])
+    [grant] = (await exchange(dep)).scans
+    both = record("a-1.0", pkgpath="cat/a") + b"PKGNAME=b-1.0\nPKG_LOCATION=other/place\n"
+    await tell(dep, grant, [("cat/a", both)])
+    await exchange(dep, scan_results=[ended(grant)], hosts=[])
+    [failure] = (await summary(dep)).failures
+    assert failure.error.startswith("make pbulk-index: ")
+    assert await dep.statuses() == {}
+
+
 async def test_what_was_not_answered_is_granted_again_and_at_last_fails(dep: Daemon) -> None:
     await profile(dep)
     await lists(dep)
