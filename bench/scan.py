@@ -61,7 +61,8 @@ def bare(base: Path, job: JobSpec, paths: list[str]) -> float:
     def run(names: list[str]) -> float:
         before = spent()
         inner = ["sh", "-c", 'm=$1; [ -x "$m" ] || m=bmake; c=; [ ! -r "$2" ] || c=MAKECONF=$2;'
-                 ' script=$3 t=$4 h=$5; shift 5; PATH=${m%/*}:$PATH; export PATH;'
+                 ' script=$3 t=$4 h=$5; p=${1%/bin/*}; shift 5;'
+                 ' PATH=$p/bin:$p/sbin:/usr/bin:/bin:/usr/sbin:/sbin; export PATH;'
                  ' exec sh -c "$script" bare "$t" "$m" "$c" "$h" "$@"',
                  "in", make, f"{job.prefix}/etc/mk.conf", BARE, str(job.tree), str(base / "bare"),
                  *names]  # fmt: skip
