@@ -118,7 +118,7 @@ EVIDENCE: tuple[tuple[Evidence, Blame, str], ...] = (
     (Evidence.BAD_JOB, Blame.INFRASTRUCTURE, "the host refused the job's description"),
     (Evidence.DAMAGED, Blame.INFRASTRUCTURE, "the file of {REQUIREMENT} is damaged"),
     (Evidence.FETCH, Blame.INFRASTRUCTURE, "{DISTFILE} could not be had from {SITES}"),
-    (Evidence.CHECKSUM, Blame.INFRASTRUCTURE, "{DISTFILE} has another checksum"),
+    (Evidence.CHECKSUM, Blame.INFRASTRUCTURE, "{DISTFILE} has another checksum{FROM}"),
     (Evidence.UNLISTED, Blame.PACKAGE, "asks for {REQUIREMENT}, which it does not list"),
     (Evidence.REQUIREMENT, Blame.PACKAGE, "{REQUIREMENT} cannot be installed"),
     (Evidence.TIME_LIMIT, Blame.PACKAGE, "took longer than {LIMIT} s"),
@@ -185,7 +185,9 @@ def _signalled(result: JobResult) -> Judgement | None:
 
 
 def _of_result(result: JobResult) -> Judgement:
-    facts = {**UNTOLD, **result.facts, "EXIT": str(result.exit)}
+    sites = result.facts.get("SITES")
+    origin = f"; it came from {sites}" if sites else ""
+    facts = {**UNTOLD, **result.facts, "EXIT": str(result.exit), "FROM": origin}
     for evidence, blame, text in EVIDENCE:
         if evidence is Evidence.EXIT and (judgement := _signalled(result)) is not None:
             return judgement

@@ -50,7 +50,7 @@ class Evidence(Enum):
     MEMORY = "memory"  # memory ran out, or the kernel killed for it
     DISK_ERROR = "disk-error"  # an input or output error, or a file system gone read-only
     FETCH = "fetch"  # a distfile could not be had; DISTFILE, SITES
-    CHECKSUM = "checksum"  # a distfile is not the one wanted; DISTFILE
+    CHECKSUM = "checksum"  # a distfile is not the one wanted; DISTFILE, SITES
     REQUIREMENT = "requirement"  # a requirement could not be installed; REQUIREMENT
     DAMAGED = "damaged"  # the file of a requirement is damaged
     UNLISTED = "unlisted"  # the package asks for a requirement it did not list; REQUIREMENT

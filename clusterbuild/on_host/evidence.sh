@@ -14,13 +14,14 @@ first_match() {
         tr -cd '\040-\176'
 }
 
-# telling_line: prints the one line of the log that says most.
+# telling_line STAGE: prints the one line of the log that says most.
 telling_line() {
-    awk '
+    awk -v stage="$1" '
         /[^ \t]/ { last = $0 }
         /[^ \t]/ && !/^\*\*\*|^[a-z]*make(\[[0-9]+\])?:|^Stop\.?$/ { said = $0 }
         !error && /[Ee]rror: |ERROR: |fatal: |undefined reference|[Uu]nable to fetch|mismatch for|NOT found|No space left|^stages: / { error = $0 }
-        END { print error ? error : said ? said : last }' "$job/.tail" |
+        stage == "checksum" && (/^(curl|wget|ftp|fetch): |ERROR [45][0-9][0-9]|[Cc]onnection refused|mismatch for/ && !/Unable to fetch/) { why = $0 }
+        END { print why ? why : error ? error : said ? said : last }' "$job/.tail" |
         tr '\t' ' ' | tr -cd '\040-\176' | cut -c 1-300
 }
 
@@ -64,7 +65,7 @@ evidence_exit() {
         return
     fi
     fact EVIDENCE exit
-    fact MESSAGE "$1 ended with status $2: $(telling_line)"
+    fact MESSAGE "$1 ended with status $2: $(telling_line "$1")"
 }
 
 # room DIR: can something be written there?
@@ -108,31 +109,47 @@ evidence_depends() {
     seen damaged 'Read error|[Tt]runcated|not in gzip format|unexpected end of file|crc error|invalid tar|[Uu]nrecognized archive'
 }
 
+# fetched: tells a log on standard input that distfiles were fetched, or that it was tried?
+fetched() {
+    grep -E '^=> Fetching |[Uu]nable to fetch expected file ' >/dev/null
+}
+
+# names_url: is there a URL in the log on standard input?
+names_url() {
+    grep -E '(https?|ftp|file)://' >/dev/null
+}
+
 # evidence_checksum: a distfile that could not be had, or is not the one wanted.
 evidence_checksum() {
-    _ec=$(first_match '[Uu]nable to fetch expected file ')
-    if [ -n "$_ec" ]; then
-        fact EVIDENCE fetch
-        fact DISTFILE "${_ec%% *}"
-        fact SITES "$(sites)"
-        return
-    fi
     _ec=$(first_match 'Checksum .*mismatch for ')
     if [ -n "$_ec" ]; then
         fact EVIDENCE checksum
-        fact DISTFILE "${_ec%% *}"
+    else
+        _ec=$(first_match '[Uu]nable to fetch expected file ')
+        [ -n "$_ec" ] || return 0
+        fact EVIDENCE fetch
+    fi
+    fact DISTFILE "${_ec%% *}"
+    if names_url <"$job/.tail"; then
+        fact SITES "$(sites)"
+    elif ! fetched <"$job/log/checksum.log"; then
+        fact SITES "${J_DISTDIR:-$J_TREE/distfiles}"
     fi
 }
 
-# sites: prints the hosts of all URLs in the log, each once.
+# sites: prints the hosts of all URLs in the log, each once, and directories; five at most.
 sites() {
     awk '
         {
-            while (match($0, /(https?|ftp):\/\/[^\/ "<>()]+/)) {
+            while (match($0, /(https?|ftp):\/\/[^\/ "<>()]+|file:\/\/[^ "<>()]+/)) {
                 site = substr($0, RSTART, RLENGTH)
-                sub(/^.*\/\//, "", site)
-                if (!(site in said)) { said[site] = 1; printf "%s%s", gap, site; gap = " " }
+                sub(/^[a-z]+:\/\//, "", site)
+                if (!(site in said)) {
+                    said[site] = 1
+                    if (++count <= 5) { printf "%s%s", gap, site; gap = " " }
+                }
                 $0 = substr($0, RSTART + RLENGTH)
             }
-        }' "$job/.tail" | tr -cd '\040-\176'
+        }
+        END { if (count > 5) printf " and %d more", count - 5 }' "$job/.tail" | tr -cd '\040-\176'
 }

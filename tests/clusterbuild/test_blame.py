@@ -45,6 +45,12 @@ RESULTS = [
         Blame.INFRASTRUCTURE,
         "foo-1.0.tar.gz has another checksum",
     ),
+    (
+        (E.EXIT, E.CHECKSUM),
+        {"DISTFILE": "foo-1.0.tar.gz", "SITES": "a.example b.example"},
+        Blame.INFRASTRUCTURE,
+        "foo-1.0.tar.gz has another checksum; it came from a.example b.example",
+    ),
     ((E.EXIT, E.FETCH, E.NO_SPACE), {}, Blame.HOST, "the disk of the host is full"),
     (
         (E.EXIT, E.UNLISTED),

@@ -35,9 +35,24 @@ CASES = [
     ),
     (
         "checksum",
+        "echo 'Trying http://a.example/x'; "
+        "echo 'fetch: Unable to fetch expected file x-1.tar.gz'; "
+        "echo 'Trying http://b.example/x'; "
         "echo 'checksum: Checksum SHA1 mismatch for x-1.tar.gz'; exit 1",
         {"exit", "checksum"},
-        {"DISTFILE": "x-1.tar.gz"},
+        {"DISTFILE": "x-1.tar.gz", "SITES": "a.example b.example"},
+    ),
+    (
+        "checksum",
+        "for n in 1 2 3 4 5 6 7; do echo Trying http://$$n.example/x; done; "
+        "echo 'curl: (22) The requested URL returned error: 404'; "
+        "echo 'fetch: Unable to fetch expected file x-1.tar.gz'; exit 1",
+        {"exit", "fetch"},
+        {
+            "SITES": "1.example 2.example 3.example 4.example 5.example and 2 more",
+            "MESSAGE": "checksum ended with status 1: "
+            "curl: (22) The requested URL returned error: 404",
+        },
     ),
     ("package", "rm ${STAGE_PKGFILE}", {"exit", "no-package"}, {}),
 ]
@@ -54,6 +69,25 @@ def test_evidence(
     assert set(result["EVIDENCE"].split()) == evidence
     for name, value in details.items():
         assert result[name] == value
+
+
+@pytest.mark.parametrize(
+    ("said", "sites"),
+    [
+        ("echo fetch: Unable to fetch expected file x-1.tar.gz", "a.example b.example:21"),
+        ("echo '=> Fetching x-1.tar.gz'; echo Checksum SHA1 mismatch for x-1.tar.gz", "a.example"),
+        ("echo Checksum SHA1 mismatch for x-1.tar.gz", "/nowhere/distfiles"),
+    ],
+)
+def test_where_a_distfile_is_from_where_no_program_tells(
+    any_host: OnHost, tree: FakeTree, said: str, sites: str
+) -> None:
+    places = "http://a.example/pub/ ftp://b.example:21/"
+    tree.package("case", MASTER_SITES=places, DO_CHECKSUM=f"{said}; exit 1")
+    text = any_host.job("case", tree, "test/case", DISTDIR="/nowhere/distfiles")
+    result = any_host.build("case", text)
+    assert result["DISTFILE"] == "x-1.tar.gz"
+    assert result["SITES"].startswith(sites)
 
 
 def test_requirements(any_host: OnHost, tree: FakeTree) -> None:

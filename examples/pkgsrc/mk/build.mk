@@ -19,7 +19,7 @@ all: build
 fetch: bootstrap-depends
 .for _f in ${DISTFILES}
 .  if !exists(${DISTDIR}/${_f})
-	@${_SCRIPTS}/fetch ${DISTDIR:Q} ${_f:Q} ${MASTER_SITES:Q}
+	@FETCH_CMD=${FETCH_CMD:U:Q} ${_SCRIPTS}/fetch ${DISTDIR:Q} ${_f:Q} ${MASTER_SITES:Q}
 .  endif
 .endfor
 
