@@ -245,7 +245,8 @@ def _random_commit(top: Path, chance: random.Random) -> None:
         if (top / name).parent.is_dir():
             (top / name).write_text(text.format(value))
     elif what == "leaf":
-        use = chance.choice(["", "BUILDLINKS=\tcat/lib"])
+        # Never itself: make would ask itself for its options without end.
+        use = "" if one.name == "lib" else chance.choice(["", "BUILDLINKS=\tcat/lib"])
         (one / "Makefile").write_text(makefile(f"VERSION=\t{value}", use))
     elif what in ("distinfo", "hacks.mk"):
         (one / what).write_text(f"HACKS=\t{value}\n")
