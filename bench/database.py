@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -77,12 +78,13 @@ class Daemon:
         return int(found[1]) / 1024
 
 
-def pieces(text: bytes) -> Iterable[pb.PutRecordsRequest]:
+def pieces(texts: Iterable[bytes]) -> Iterable[pb.PutRecordsRequest]:
     """A scan as messages."""
     header = pb.PutHeader(profile="p", mode=pb.PutHeader.MODE_REPLACE, create=True)
     yield pb.PutRecordsRequest(header=header)
-    for at in range(0, len(text), PIECE):
-        yield pb.PutRecordsRequest(records=text[at : at + PIECE])
+    for text in texts:
+        for at in range(0, len(text), PIECE):
+            yield pb.PutRecordsRequest(records=text[at : at + PIECE])
     yield pb.PutRecordsRequest(end=pb.PutEnd(complete=True))
 
 
@@ -92,7 +94,7 @@ async def each(messages: Iterable[pb.PutRecordsRequest]) -> AsyncIterator[pb.Put
         yield message
 
 
-async def load(daemon: Daemon, text: bytes) -> tuple[float, float, list[float]]:
+async def load(daemon: Daemon, texts: Iterable[bytes]) -> tuple[float, float, list[float]]:
     """Loads a scan; (wall seconds, CPU seconds of the daemon, seconds of exchanges meanwhile)."""
     async with daemon.channel() as channel:
         feed, work = rpc.FeedStub(channel), rpc.WorkStub(channel)
@@ -108,7 +110,7 @@ async def load(daemon: Daemon, text: bytes) -> tuple[float, float, list[float]]:
 
         asking = asyncio.create_task(leases())
         before, begin = daemon.cpu(), time.perf_counter()
-        await feed.PutRecords(each(pieces(text)))
+        await feed.PutRecords(each(pieces(texts)))
         wall, cpu = time.perf_counter() - begin, daemon.cpu() - before
         asking.cancel()
         return wall, cpu, waits
@@ -234,7 +236,7 @@ async def measure(text: bytes, popular: tuple[str, str]) -> Measured:
         daemon.start()
         try:
             await daemon.ready()
-            wall, cpu, waits = await load(daemon, text)
+            wall, cpu, waits = await load(daemon, [text])
             peak = daemon.peak()
             again = min([await restart(daemon) for _ in range(3)])
             leaf, hub, depth = await changes(daemon, popular)
@@ -254,7 +256,32 @@ async def measure(text: bytes, popular: tuple[str, str]) -> Measured:
         limit = 100.0 if kind == "transitive" else 10.0
         what = f"required-by --transitive, {count} results" if kind == "transitive" else kind
         figures.append((f"{what}", 1000 * seconds, limit, "ms"))
-    return figures
+    return [*figures, *await grown(text, popular, cpu, leaf)]
+
+
+async def grown(text: bytes, popular: tuple[str, str], cpu: float, leaf: float) -> Measured:
+    """A tree so many times as large, beside what the one took."""
+    if TIMES < 2:
+        return []
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        daemon = Daemon(Path(directory))
+        daemon.start()
+        try:
+            await daemon.ready()
+            copies = (renamed(text, b"x%dx" % n) for n in range(1, TIMES))
+            _, more, _ = await load(daemon, itertools.chain([text], copies))
+            larger, _, _ = await changes(daemon, popular)
+        finally:
+            daemon.stop()
+    return [
+        (f"load of {TIMES} times the tree, CPU, beside one", more / cpu, 1.1 * TIMES, "times"),
+        (
+            f"a leaf record changes in {TIMES} times the tree, beside one",
+            larger / leaf,
+            1.5,
+            "times",
+        ),
+    ]
 
 
 def main() -> int:

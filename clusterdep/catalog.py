@@ -1,7 +1,7 @@
 """The facts of one profile in memory, and what follows from them.
 
-Everything here can be made anew from the database: `load` folds the stored facts.
-Afterwards it is told of each change when that was committed.
+Everything here can be made anew from the database (`loading.py`). Afterwards it is told of
+each change when that was committed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from clusterdep.core.schedule import Job, ReadyQueue
 from clusterdep.core.selection import Selection
 from clusterdep.core.status import Failure, Status, judge, own_verdict, status_of
 from clusterdep.core.tally import Tally
-from clusterdep.facts import Artifact, Change, Entry, Pkgpath, Profile, runtime_patterns
-from clusterdep.store.database import Reader, Row
+from clusterdep.facts import Artifact, Change, Entry, Pkgpath, Profile
+from clusterdep.store.database import Row
 
 _NONE: Mapping[int, Artifact] = {}
 
@@ -47,7 +47,7 @@ class Catalog:
     """
 
     def __init__(self, profile: Profile, leases: Leases) -> None:
-        """Empty; see `load`."""
+        """Empty; see loading.py."""
         self.profile = profile
         self._leases = leases
         self.entries: dict[int, Entry] = {}
@@ -81,64 +81,6 @@ class Catalog:
         self._levels = Levels(self.graph, self._counts, self._cost)
         self._ready = ReadyQueue(self._urgency)
         self._selection = Selection(profile.selection)
-
-    # ---- facts from the database
-
-    @classmethod
-    def load(cls, profile: Profile, store: Reader, leases: Leases) -> Catalog:
-        """The catalog of a profile from what is stored."""
-        catalog = cls(profile, leases)
-        change = Change(profile)
-        for row in store.rows("pkgpaths", (profile.id,)):
-            change.paths.append(Pkgpath(*row))
-        places = {place.id: place for place in change.paths}
-        for row in store.rows("records", (profile.id,)):
-            change.records.append(_entry(row, places[row["pkgpath_id"]]))
-        requires: dict[int, list[int]] = {entry.id: [] for entry in change.records}
-        # What is stored of an unsettled profile is not to be trusted, see Feed.recover.
-        for package_id, required_id in store.rows("requirement_ids", (profile.id,)):
-            if profile.unsettled:
-                continue
-            if required_id in requires:
-                requires[package_id].append(required_id)
-            else:
-                catalog.strays.append((package_id, required_id))
-        problems: dict[int, dict[str, None]] = {}
-        for row in store.rows("unresolved", (profile.id,)):
-            problems.setdefault(row["package_id"], {})[row["problem"]] = None
-        change.requirements = {
-            package: (needed, "; ".join(problems.get(package, ())))
-            for package, needed in requires.items()
-        }
-        catalog._take_in(change)
-        catalog._load_artifacts(store)
-        catalog._load_failures(store)
-        catalog._load_history(store)
-        for _ in catalog._settle(change):
-            pass
-        catalog.reopened.clear()
-        return catalog
-
-    def _load_artifacts(self, store: Reader) -> None:
-        for row in store.rows("artifacts", (self.profile.id,)):
-            package = self.index.get(row["package_id"])
-            if package is not None:
-                self.artifacts[package] = artifact_of(row)
-
-    def _load_failures(self, store: Reader) -> None:
-        for row in store.rows("ended_attempts", (self.profile.id,)):
-            package = self.index.get(row["package_id"])
-            if package is not None:
-                self.note_attempt(package, row)
-
-    def _load_history(self, store: Reader) -> None:
-        history = (
-            (self.index[row["package_id"]], float(row["seconds"]))
-            for row in store.rows("stage_totals", (self.profile.id,))
-            if row["package_id"] in self.index
-        )
-        self.expected = predict.learn(history)
-        self._unknown = predict.unknown(self.expected)
 
     # ---- a delivery
 
@@ -421,68 +363,7 @@ class Catalog:
     def _has(self, lease: Lease) -> bool:
         return lease.profile == self.profile.name and lease.package in self.index
 
-    def collisions(self) -> list[tuple[int, int, int]]:
-        """Packages with two requirements of one pkgbase, which can not be installed together.
-
-        (package, one of the two, the other), in scan order. Direct requirements only: what
-        those need when they are installed is not in a record, which does not tell it from
-        what they need when they are built.
-        """
-        found = []
-        entries = self.entries
-        for packages in self.by_base.values():
-            if len(packages) < 2:
-                continue
-            first: dict[int, int] = {}
-            for required in sorted(packages, key=lambda package: entries[package].order):
-                for package in self.graph.dependents[required]:
-                    if first.setdefault(package, required) != required:
-                        found.append((package, first[package], required))
-        return sorted(found, key=lambda one: [entries[package].order for package in one])
-
-    # ---- finding
-
-    def find(self, text: str, variant: str = "") -> int:
-        """The one package that a pkgname, pkgpath or pkgbase names.
-
-        Raises Fault NOT_FOUND, or AMBIGUOUS with the candidates.
-        """
-        place = self.paths.get(text)
-        for found in (
-            self.by_name.get(text, []),
-            [] if place is None else place.packages,
-            self.by_base.get(text, []),
-        ):
-            ordered = sorted(found, key=lambda package: self.entries[package].order)
-            fitting = [p for p in ordered if not variant or self.entries[p].variant == variant]
-            standing = [p for p in fitting if not self.entries[p].duplicate] or fitting
-            if len(standing) == 1:
-                return standing[0]
-            if standing:
-                raise self._ambiguous(text, standing)
-        if place is not None and place.error:
-            raise Fault(
-                Kind.NOT_FOUND,
-                f"{text} has no packages: its scan failed: {place.error.strip()}",
-            )
-        raise Fault(
-            Kind.NOT_FOUND,
-            f"profile {self.profile.name} has no package '{text}'",
-            "name it as PKGNAME, PKGBASE or category/directory",
-        )
-
-    def _ambiguous(self, text: str, candidates: list[int]) -> Fault:
-        names = [
-            f"{e.pkgname} ({e.variant})" if e.variant else e.pkgname
-            for e in map(self.entries.__getitem__, candidates[:10])
-        ]
-        more = f" and {len(candidates) - 10} more" if len(candidates) > 10 else ""
-        return Fault(
-            Kind.AMBIGUOUS,
-            f"'{text}' is more than one package of profile {self.profile.name}: "
-            f"{', '.join(names)}{more}",
-            "name one of them by its PKGNAME, or with --variant",
-        )
+    # ---- one package
 
     def status(self, package: int) -> Status:
         """What the package is."""
@@ -570,6 +451,12 @@ class Catalog:
         if before is not None and before.content_digest != artifact.content_digest:
             self.graph.rejudge_dependents(package)
 
+    def learn(self, history: Iterable[tuple[int, float]]) -> None:
+        """What builds took, seconds, oldest first: (package, seconds)."""
+        self.expected = predict.learn(history)
+        self._unknown = predict.unknown(self.expected)
+        self._levels.mark_all()
+
     def note_seconds(self, package: int, seconds: float) -> None:
         """A build took so long: the next prediction knows."""
         before = self.expected.get(package)
@@ -638,39 +525,6 @@ def selection(entries: Iterable[str]) -> Selection:
         except dewey.PatternError as error:
             raise Fault(Kind.DATA, f"selection entry '{entry}': {error}") from error
     return Selection(wanted)
-
-
-def artifact_of(row: Row) -> Artifact:
-    """An artifact as the table artifact has it."""
-    return Artifact(
-        row["pkgname"],
-        row["sha256"],
-        row["size"],
-        row["suffix"],
-        row["content_digest"],
-        row["input_key"],
-        row["built_at"],
-        row["attempt_id"] or "",
-        runtime_patterns(row["summary"]),
-        row["dispatcher"],
-    )
-
-
-def _entry(row: Row, place: Pkgpath) -> Entry:
-    return Entry(
-        row["package_id"],
-        place,
-        row["variant"],
-        row["number"],
-        row["pkgname"],
-        row["skip_reason"],
-        row["fail_reason"],
-        bool(row["duplicate"]),
-        row["weight"],
-        row["digest"],
-        row["fence"],
-        row["held_why"] if row["held_at"] is not None else None,
-    )
 
 
 def _matches(pattern: bytes, name: bytes) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from clusterdep import origins
+from clusterdep import loading, origins
 from clusterdep.api.access import SOCKET, caller
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
@@ -182,7 +182,7 @@ class Ledger:
         self.files = FileIndex(store)
         self.catalogs: dict[str, Catalog] = {}
         for profile in self._profiles():
-            self.catalogs[profile.name] = Catalog.load(profile, store, self.leases)
+            self.catalogs[profile.name] = loading.load(profile, store, self.leases)
         self._load_leases()
 
     def _profiles(self) -> list[Profile]:
@@ -339,7 +339,7 @@ class Ledger:
     def fold(self, reader: Reader) -> dict[str, Catalog]:
         """The catalogs as the stored facts make them. For any thread with a reader of its own."""
         return {
-            name: Catalog.load(catalog.profile, reader, self.leases)
+            name: loading.load(catalog.profile, reader, self.leases)
             for name, catalog in list(self.catalogs.items())
         }
 

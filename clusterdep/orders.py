@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clusterdep import naming
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.catalog import selection
 from clusterdep.core.graph import State
@@ -106,7 +107,11 @@ class Orders:
     def retry(self, name: str, packages: list[str]) -> int:
         """Failures of the packages, or of all, count no more. Returns of how many."""
         catalog = self.ledger.catalog(name)
-        chosen = [catalog.find(text) for text in packages] if packages else sorted(catalog.failures)
+        chosen = (
+            [naming.find(catalog, text) for text in packages]
+            if packages
+            else sorted(catalog.failures)
+        )
         failed = [p for p in chosen if p in catalog.failures]
         if not failed:
             return 0

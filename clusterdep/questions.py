@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from clusterdep import origins
+from clusterdep import naming, origins
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.catalog import Catalog
@@ -160,7 +160,7 @@ class Questions:
         if not request.package:
             raise Fault(Kind.DATA, "no package is named")
         catalog = self.ledger.catalog(request.profile)
-        return catalog, catalog.find(request.package, request.variant)
+        return catalog, naming.find(catalog, request.package, request.variant)
 
     def requirements(self, catalog: Catalog, package: int) -> list[pb.Requirement]:
         """The patterns of a package, and what each was resolved to."""
@@ -243,7 +243,7 @@ class Questions:
             catalog = self.ledger.catalog(request.profile)
             profile_id = catalog.profile.id
             if request.package:
-                package_id = catalog.entries[catalog.find(request.package)].id
+                package_id = catalog.entries[naming.find(catalog, request.package)].id
         if request.limit < 0:
             raise Fault(Kind.DATA, f"limit is {request.limit}", "0 means 100")
         values = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clusterdep import naming
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.catalog import Catalog
 from clusterdep.core import scanindex
@@ -206,5 +207,5 @@ def collision_messages(catalog: Catalog, most: int) -> list[pb.Collision]:
             first=catalog.entries[one].pkgname,
             second=catalog.entries[other].pkgname,
         )
-        for package, one, other in catalog.collisions()[:most]
+        for package, one, other in naming.collisions(catalog)[:most]
     ]

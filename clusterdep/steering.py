@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from clusterdep import naming
 from clusterdep.api.errors import Fault, Kind
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.catalog import Catalog
@@ -101,7 +102,7 @@ class Steering:
     def _named(catalog: Catalog, names: Sequence[str]) -> list[int]:
         if not names:
             raise Fault(Kind.DATA, "no package is named")
-        return list(dict.fromkeys(catalog.find(name) for name in names))
+        return list(dict.fromkeys(naming.find(catalog, name) for name in names))
 
 
 def _has_facts(catalog: Catalog, package: int) -> bool:
@@ -114,4 +115,4 @@ def _paths(catalog: Catalog, name: str) -> list[str]:
     if wanted in catalog.paths:
         return [wanted]
     inside = [path for path in catalog.paths if path.startswith(f"{wanted}/")]
-    return inside or [catalog.entries[catalog.find(name)].pkgpath]
+    return inside or [catalog.entries[naming.find(catalog, name)].pkgpath]

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from clusterdep import origins
-from clusterdep.catalog import Catalog, artifact_of
+from clusterdep.catalog import Catalog
 from clusterdep.core import files, resolve
 from clusterdep.delivery import Delivery
 from clusterdep.facts import Change, Entry, Pkgpath, key_line
 from clusterdep.ledger import Ledger
+from clusterdep.loading import artifact_of
 from clusterdep.plan import Plan, Texts, requirement_rows, requires_of
 from clusterdep.store.database import Row
 
