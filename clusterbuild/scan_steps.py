@@ -114,6 +114,7 @@ class ScanSteps:
                 cache=_cache_name(scan.grant, snapshot.digest),
                 time_limit=scan.grant.time_limit or scanned.TIME_LIMIT,
                 output_limit=scanned.MOST_OUTPUT,
+                categories=selected_categories(scan.grant, snapshot.path),
             )
             scan.snapshot = snapshot.digest
             spec = replace(spec, scan=todo, distdir=None, variables=(), build_user="")
@@ -249,6 +250,18 @@ def _cache_name(grant: pb.ScanGrant, snapshot: str) -> str:
     """The same for all scans of one generation that see the same, and for no others."""
     seen = "\n".join((grant.profile.name, grant.generation, snapshot, grant.profile.kit))
     return hashlib.sha256(seen.encode()).hexdigest()[:32]
+
+
+def selected_categories(grant: pb.ScanGrant, tree: Path) -> tuple[str, ...]:
+    """Of the lists of a tree: categories that the selection names and that are there."""
+    names = dict.fromkeys(entry.partition("/")[0] for entry in grant.profile.selection)
+    return tuple(
+        name
+        for name in names
+        if grant.enumerate
+        and scanned.is_directory_name(name)
+        and (tree / name / "Makefile").is_file()
+    )
 
 
 def put_scan(one: Scanned, time_limit: float) -> pb.PutScan:

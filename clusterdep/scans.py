@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from clusterdep.api.errors import Fault, Kind
-from clusterdep.api.scanned import TIME_LIMIT
+from clusterdep.api.scanned import TIME_LIMIT, is_directory_name
 from clusterdep.api.v1 import clusterdep_pb2 as pb
 from clusterdep.catalog import Catalog
 from clusterdep.core.leases import AttemptEvent, AttemptState, Refused
@@ -56,6 +56,7 @@ class Scans:
         self._new_id = new_id
         self._returned: dict[tuple[str, str], _Returned] = {}
         self._alternate: set[str] = set()  # dispatchers of one slot that scanned last
+        self._listed: dict[str, tuple[str, ...]] = {}  # the selection that lists were had for
         self._load()
 
     def _load(self) -> None:
@@ -108,8 +109,20 @@ class Scans:
         """How many scans of a profile hosts still have to do: pkgpaths, and one for the lists."""
         if catalog.profile.scans != "hosts":
             return 0
-        lists = self.lists(catalog)["lists_outdated_at"] is not None
-        return lists + sum(1 for _ in self.line.outdated(catalog))
+        lists = self.lists(catalog)["lists_outdated_at"] is not None or self._unlisted(catalog)
+        return bool(lists) + sum(1 for _ in self.line.outdated(catalog))
+
+    def _unlisted(self, catalog: Catalog) -> str:
+        """A category that the selection names and that no list has said anything of; or empty.
+
+        The top of a tree need not name it. It is looked for once for each selection.
+        """
+        selection = catalog.profile.selection
+        if not selection or self._listed.get(catalog.profile.name) == selection:
+            return ""
+        known = {path.partition("/")[0] for path in catalog.paths}
+        names = (entry.partition("/")[0] for entry in selection)
+        return next((n for n in names if n not in known and is_directory_name(n)), "")
 
     def job(self, catalog: Catalog) -> Job:
         """A scan of a profile, for matching."""
@@ -166,12 +179,17 @@ class Scans:
             ]
         for lease in granted:
             self.leases.add(lease, now)
+            if not lease.pkgpaths:
+                self._listed[name] = catalog.profile.selection
         return granted
 
     def _lists_wanted(self, catalog: Catalog) -> bool:
         if self.leases.holder(catalog.profile.name, LISTS):
             return False
         outdated = self.lists(catalog)["lists_outdated_at"] is not None
+        if not outdated and (category := self._unlisted(catalog)):
+            self.outdate_lists(catalog.profile.name, f"the selection names {category}")
+            outdated = True
         return outdated and self._returns(catalog, LISTS).times < MOST_RETURNS
 
     def _write(

@@ -103,6 +103,7 @@ class ScanList:
     cache: str  # [A-Za-z0-9_-]{1,64}: jobs with the same share an option cache
     time_limit: float  # seconds for each; a job begins no other when it has taken as long
     output_limit: int  # bytes
+    categories: tuple[str, ...] = ()  # whose lists are wanted also if the top does not name them
 
 
 @dataclass(frozen=True)

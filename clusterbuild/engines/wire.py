@@ -108,6 +108,7 @@ def _scan_lines(job: JobSpec) -> list[str]:
         quote("OUTPUT_LIMIT", str(scan.output_limit)),
         *(quote("SCAN", pkgpath) for pkgpath in scan.pkgpaths),
         *([] if scan.pkgpaths else [quote("ENUMERATE", "yes")]),
+        *(quote("CATEGORY", category) for category in scan.categories),
     ]
 
 

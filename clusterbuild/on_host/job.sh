@@ -1,7 +1,7 @@
 # On the host: the job file, read strictly and never executed, and the result. Sourced.
 
-# Names a job file may hold once, as $J_NAME; VARIABLE, REQUIRE, DISTFILE and SCAN may stand any
-# number of times, one per line of $J_VARIABLE, $J_REQUIRE, $J_DISTFILE and $J_SCAN.
+# Names a job file may hold once, as $J_NAME; VARIABLE, REQUIRE, DISTFILE, SCAN and CATEGORY may
+# stand any number of times, one per line of $J_VARIABLE, $J_REQUIRE and so on.
 JOB_NAMES="ATTEMPT PKGNAME PKGPATH TREE PREFIX PKGDB KIT MAKE DISTDIR MAKE_JOBS BOOTSTRAP \
 USERGROUP_PHASE USE_DESTDIR BUILD_USER SANDBOX SLOTS TIME_LIMIT STAGE_TIME_LIMIT LOG_LIMIT \
 SEARCH_PATH BASE_DIR BASE_FILE LAYER_SIZE \
@@ -9,7 +9,7 @@ KIND ENUMERATE CACHE SCAN_TIME_LIMIT OUTPUT_LIMIT"
 
 # read_job FILE: sets J_*; fails with WHY.
 read_job() {
-    for _rj in $JOB_NAMES VARIABLE REQUIRE DISTFILE SCAN; do
+    for _rj in $JOB_NAMES VARIABLE REQUIRE DISTFILE SCAN CATEGORY; do
         eval "J_$_rj="
     done
     _rj_seen=' '
@@ -40,6 +40,7 @@ job_line() {
     REQUIRE) J_REQUIRE="$J_REQUIRE$VALUE$NL" && return ;;
     DISTFILE) J_DISTFILE="$J_DISTFILE$VALUE$NL" && return ;;
     SCAN) J_SCAN="$J_SCAN$VALUE$NL" && return ;;
+    CATEGORY) J_CATEGORY="$J_CATEGORY$VALUE$NL" && return ;;
     esac
     WHY="unknown name '$_jl_name'"
     case " $JOB_NAMES " in

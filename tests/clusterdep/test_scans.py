@@ -369,6 +369,29 @@ async def test_with_a_selection_only_what_it_needs_is_scanned(dep: Daemon) -> No
     assert (await summary(dep)).outdated == 1
 
 
+async def test_a_selection_may_name_a_category_that_the_top_does_not(dep: Daemon) -> None:
+    await profile(dep)
+    await lists(dep)
+    await finish(dep)
+    assert (await summary(dep)).profile.complete
+    await dep.caller.admin.Select(pb.SelectRequest(profile="p", selection=["own/x"]))
+    assert not (await summary(dep)).idle
+    [grant] = (await exchange(dep, hosts=[host(free=1, slots=1)])).scans
+    assert grant.enumerate and grant.profile.selection == ["own/x"]
+    await tell(dep, grant, enumeration=[*TREE, "own/x"])
+    await exchange(dep, scan_results=[ended(grant)], hosts=[])
+    [grant] = (await exchange(dep, hosts=[host(free=1, slots=1)])).scans
+    assert list(grant.pkgpaths) == ["own/x"]
+    # What is not there either is looked for once.
+    await tell(dep, grant, [good("own/x")])
+    await exchange(dep, scan_results=[ended(grant)], hosts=[])
+    await dep.caller.admin.Select(pb.SelectRequest(profile="p", selection=["gone/x"]))
+    [grant] = (await exchange(dep, hosts=[host(free=1, slots=1)])).scans
+    await tell(dep, grant, enumeration=[*TREE, "own/x"])
+    await exchange(dep, scan_results=[ended(grant)], hosts=[])
+    assert not (await exchange(dep)).scans
+
+
 async def test_lists_that_cannot_be_had_are_said(dep: Daemon) -> None:
     await profile(dep)
     [grant] = (await exchange(dep)).scans

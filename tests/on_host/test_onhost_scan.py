@@ -167,6 +167,17 @@ def test_the_lists_of_a_tree(host: OnHost, tree: FakeTree) -> None:
     assert found["broken"][0] > 0
 
 
+def test_a_category_that_the_top_does_not_name(host: OnHost, tree: FakeTree) -> None:
+    lists = "show-subdir-var:\n\t@echo '{}'\n"
+    makefile(tree, ".", lists.format("devel"))
+    makefile(tree, "devel", lists.format("foo"))
+    makefile(tree, "own", lists.format("bar"))
+    more = ("CATEGORY='own'", "CATEGORY='devel'")
+    text = scan(host, tree, ENUMERATE="yes") + "\n".join(more) + "\n"
+    assert host.build("s", text)["OUTCOME"] == "scanned"
+    assert list(told(host)) == [".", "devel", "own"]
+
+
 def test_it_is_ended_on_demand_and_keeps_what_it_has(host: OnHost, tree: FakeTree) -> None:
     prints(tree, "x/a", "echo a")
     prints(tree, "x/hangs", f"sleep {LONG}4")
