@@ -111,7 +111,7 @@ async def test_a_failure(engine: HostEngine, tree: FakeTree) -> None:
     assert (result.outcome, result.stage, result.exit) == (Outcome.FAILED, "checksum", 1)
     assert result.package is None
     assert result.evidence == {Evidence.EXIT, Evidence.FETCH}
-    assert result.facts == {"DISTFILE": "x.gz", "SITES": ""}
+    assert result.facts == {"DISTFILE": "x.gz"}
     assert "Unable to fetch" in result.message
 
 
