@@ -42,7 +42,7 @@ test: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
+	$(VENV)/bin/python -m pytest -n 4 --dist loadfile $(TESTS)
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check --fix .
