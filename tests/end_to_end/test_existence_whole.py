@@ -68,10 +68,11 @@ def test_only_what_has_changed_is_built_again(farm: Farm) -> None:
 
     # One file is gone, one is cut short, one has other bytes in it: what comes out is the same.
     farm.file("libvec-1.4").unlink()
-    os.truncate(farm.file(first[0]), 100)
+    cut = next(name for name in first[:-1] if name != "libvec-1.4")
+    os.truncate(farm.file(cut), 100)
     with farm.file(first[-1]).open("r+b") as file:
         file.write(b"damaged")
-    assert sorted(farm.run()) == sorted({"libvec-1.4", first[0], first[-1]})
+    assert sorted(farm.run()) == sorted({"libvec-1.4", cut, first[-1]})
     assert farm.reasons() == {}
 
     # A file that changes nothing of the package, and one that does.
