@@ -51,8 +51,10 @@ def place(delivery: Delivery, paths: Mapping[str, Pkgpath]) -> tuple[dict[str, i
     assert delivery.end is not None
     enumeration = list(delivery.end.enumeration)
     if not enumeration and not delivery.replaces:
-        after = 1 + max((known.position for known in paths.values()), default=-1)
         new = [path for path in delivery.scans if path not in paths]
+        if not new:
+            return {}, []
+        after = 1 + max((known.position for known in paths.values()), default=-1)
         return {path: after + at for at, path in enumerate(new)}, []
     order = dict.fromkeys(enumeration)
     order.update(dict.fromkeys(delivery.scans))

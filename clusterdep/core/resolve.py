@@ -104,6 +104,7 @@ class Resolver:
         self.rule = rule
         self._packages: dict[int, Package] = {}
         self._named: dict[bytes, list[int]] = {}  # keys in scan order: the first one stands
+        self._shared: set[bytes] = set()  # names that several have
         self._names: list[bytes] = []  # all of them, sorted
         self._wanted: dict[bytes, Wanted] = {}  # by token
         #: Tokens that one name matches, found when they were last used: who has that name.
@@ -131,7 +132,8 @@ class Resolver:
 
     def duplicates(self) -> Iterator[tuple[int, int]]:
         """(key, key of the package of the same name that stands before it), in no order."""
-        for keys in self._named.values():
+        for name in self._shared:
+            keys = self._named[name]
             for key in keys[1:]:
                 yield key, keys[0]
 
@@ -201,12 +203,15 @@ class Resolver:
             keys.remove(package.key)
             if not keys:
                 del self._named[package.pkgname]
+            elif len(keys) == 1:
+                self._shared.discard(package.pkgname)
         for package in new:
             self._packages[package.key] = package
             keys = self._named.setdefault(package.pkgname, [])
             keys.append(package.key)
             if len(keys) > 1:
                 keys.sort(key=lambda key: self._packages[key].order)
+                self._shared.add(package.pkgname)
 
     # what a change leads to
 
