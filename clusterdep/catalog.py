@@ -89,11 +89,10 @@ class Catalog:
 
         May be paused at each yield; until the end nothing should be granted.
         """
-        self._take_in(change)
-        yield
+        yield from self._take_in(change)
         yield from self._settle(change)
 
-    def _take_in(self, change: Change) -> None:
+    def _take_in(self, change: Change) -> Iterator[None]:
         """The facts; what follows from them is left to `_settle`."""
         self.profile = change.profile
         self._in_order = None
@@ -110,6 +109,7 @@ class Catalog:
             self._remove(self.index[package_id])
         for entry in change.records:
             self._enter(entry, change)
+            yield
         for path in change.dropped_paths:
             self.paths.pop(path, None)
         for package_id, artifact in change.rekeyed.items():
@@ -139,6 +139,7 @@ class Catalog:
         """A number for a package that has none."""
         package = self._free.pop() if self._free else len(self.entries)
         self.entries[package] = entry
+        self.graph.reserve(package)
         self.index[entry.id] = package
         entry.place.packages.append(package)
         if entry.held is not None:

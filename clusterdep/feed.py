@@ -236,14 +236,19 @@ class Feed:
         found: dict[Identity, int] = {}
         returning: dict[int, Row] = {}
         new: list[Identity] = []
-        for path, scan in delivery.scans.items():
-            place = catalog.paths.get(path)
-            known = {catalog.entries[p].variant: p for p in place.packages} if place else {}
-            for variant in scan.records:
-                if variant in known:
-                    found[path, variant] = catalog.entries[known[variant]].id
-                else:
-                    new.append((path, variant))
+
+        def look() -> Iterator[None]:
+            for path, scan in delivery.scans.items():
+                place = catalog.paths.get(path)
+                known = {catalog.entries[p].variant: p for p in place.packages} if place else {}
+                for variant in scan.records:
+                    if variant in known:
+                        found[path, variant] = catalog.entries[known[variant]].id
+                    else:
+                        new.append((path, variant))
+                yield
+
+        await in_steps(look())
         rows = self._once_there(profile, new)
         for some in batches(new, 4 * COMMIT):
             last = store.row("last_package")

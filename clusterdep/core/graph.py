@@ -72,8 +72,7 @@ class Graph:
 
     def put(self, package: int, requires: Sequence[int], own: State) -> None:
         """The package is there and needs those; what that makes of it is left to `settle`."""
-        while len(self.state) <= max((package, *requires)):
-            self._grow()
+        self.reserve(max((package, *requires)))
         needed = tuple(dict.fromkeys(requires))
         if needed != self.requires[package]:
             self._wire(package, needed)
@@ -90,13 +89,15 @@ class Graph:
         """What it requires; nothing if it was never put."""
         return self.requires[package] if package < len(self.requires) else ()
 
-    def _grow(self) -> None:
-        self.requires.append(())
-        self.dependents.append(set())
-        self.own.append(State.ABSENT)
-        self.state.append(State.ABSENT)
-        self._unbuilt.append(0)
-        self._dead.append(0)
+    def reserve(self, package: int) -> None:
+        """There is room for that number: until it is put and settled it is ABSENT."""
+        while len(self.state) <= package:
+            self.requires.append(())
+            self.dependents.append(set())
+            self.own.append(State.ABSENT)
+            self.state.append(State.ABSENT)
+            self._unbuilt.append(0)
+            self._dead.append(0)
 
     def _wire(self, package: int, needed: tuple[int, ...]) -> None:
         for other in self.requires[package]:

@@ -25,7 +25,8 @@ class Status(Enum):
     HELD = "held"
 
 
-#: Without leases and holds, which come on top. A member of a cycle waits for itself.
+#: Without leases and holds, which come on top. A member of a cycle waits for itself; what is
+#: just being taken in waits until that is done.
 _OF_STATE: dict[State, Status] = {
     State.OPEN: Status.OPEN,
     State.WAITING: Status.WAITING,
@@ -36,6 +37,7 @@ _OF_STATE: dict[State, Status] = {
     State.PREFAILED: Status.PREFAILED,
     State.UNRESOLVED: Status.UNRESOLVED,
     State.CYCLE: Status.BLOCKED,
+    State.ABSENT: Status.WAITING,
 }
 
 #: pbulk's report has fewer words.

@@ -6,18 +6,21 @@ import asyncio
 import itertools
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clusterdep.api.v1 import clusterdep_pb2 as pb
+from clusterdep.catalog import Catalog
 from clusterdep.core import resolve
 from clusterdep.core.graph import State
 from clusterdep.feed import Feed
 from clusterdep.ledger import Ledger
 from clusterdep.orders import Orders
+from clusterdep.render import package_message
 from clusterdep.scans import Scans
 from clusterdep.store.database import Store
 from clusterdep.work import Work
@@ -198,5 +201,30 @@ def test_any_sequence(story: list[tuple[object, ...]]) -> None:
         world = World(directory)
         try:
             asyncio.run(play(world, story))
+        finally:
+            world.store.close()
+
+
+@settings(max_examples=40 * SIZE, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(scans, min_size=2, max_size=3))
+def test_questions_are_answered_between_any_two_steps(deliveries: list[dict[str, Any]]) -> None:
+    async def look(catalog: Catalog, steps: Iterator[None]) -> None:
+        for _ in steps:
+            catalog.count()
+            for package in list(catalog.in_order()):
+                package_message(catalog, package, depth=True)
+            assert all(package in catalog.entries for package in catalog.ready)
+
+    async def tell(world: World) -> None:
+        world.ledger.create_profile(pb.Profile(name="p"))
+        for found in deliveries:
+            await world.scan(found, [], replace=True)
+            world.check()
+
+    with tempfile.TemporaryDirectory() as directory:
+        world = World(directory)
+        world.ledger.work_off = look  # type: ignore[method-assign]
+        try:
+            asyncio.run(tell(world))
         finally:
             world.store.close()
